@@ -1,0 +1,195 @@
+"""PDR, denoiser ε_θ: a two-level UNet-lite on the token grid with cross-attention to the condition."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+
+__all__ = ["ConditionAttention", "FeatureUNet", "TimeEmbedding"]
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of the noise level and a small MLP.
+
+    Args:
+        width: Width of the embedding, even.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.half = width // 2
+        self.first = nn.Linear(2 * self.half, width)
+        self.second = nn.Linear(width, width)
+
+    def forward(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """Args: noise levels (B,). Returns: embeddings (B, width)."""
+        exponent = torch.arange(self.half, dtype=torch.float32, device=timesteps.device) / self.half
+        angles = timesteps.float()[:, None] * torch.exp(-math.log(10_000.0) * exponent)
+        waves = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.first.weight.dtype)
+        return self.second(F.silu(self.first(waves)))
+
+
+class ConditionAttention(nn.Module):
+    """Cross-attention from N tokens to the two condition tokens.
+
+    With so few keys the query and output projections are folded into keys and values: per head,
+    (W_q x)·k = x·(W_qᵀ k).  The result is that of ordinary multi-head attention; the cost falls
+    from N·2·D'² to N·4·h·D' multiplications, and keys and values serve all denoising steps.
+
+    Args:
+        width: Width D' of tokens and condition.
+        heads: Number h of attention heads.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width)
+
+    def initialize_parameters(self) -> None:
+        """The block starts as the identity."""
+        init.zeros_(self.output.weight)
+        init.zeros_(self.output.bias)
+
+    def fold(self, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Args: condition (B, C, D'). Returns: folded keys and values, (B, h·C, D') each."""
+        heads, depth = self.heads, condition.shape[-1] // self.heads
+        key = self.key(condition).unflatten(-1, (heads, depth))  # (B, C, h, d)
+        value = self.value(condition).unflatten(-1, (heads, depth))
+        query = self.query.weight.unflatten(0, (heads, depth))  # (h, d, D')
+        output = self.output.weight.unflatten(1, (heads, depth))  # (D', h, d)
+        keys = torch.einsum("bchd,hde->bhce", key, query) / math.sqrt(depth)
+        values = torch.einsum("bchd,ehd->bhce", value, output)
+        return keys.flatten(1, 2), values.flatten(1, 2)
+
+    def forward(
+        self, tokens: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        """Args: tokens (B, N, D') and what `fold` returned. Returns: tokens (B, N, D')."""
+        scores = self.norm(tokens) @ keys.transpose(1, 2)  # (B, N, h·C)
+        weights = scores.unflatten(-1, (self.heads, -1)).softmax(-1).flatten(-2)
+        return tokens + weights @ values + self.output.bias
+
+
+class DenoisingBlock(nn.Module):
+    """Depthwise convolution, pointwise MLP modulated by the noise level, cross-attention.
+
+    Args:
+        width: Width D'.
+        expansion: Inner width of the MLP over D'.
+        heads: Heads of the cross-attention.
+    """
+
+    def __init__(self, width: int, expansion: int, heads: int) -> None:
+        super().__init__()
+        self.spread = nn.Conv2d(width, width, kernel_size=3, padding=1, groups=width)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.time = nn.Linear(width, 2 * width)
+        self.expand = nn.Linear(width, expansion * width)
+        self.contract = nn.Linear(expansion * width, width)
+        self.attention = ConditionAttention(width, heads)
+
+    def initialize_parameters(self) -> None:
+        """The block starts as the identity."""
+        init.zeros_(self.contract.weight)
+        init.zeros_(self.contract.bias)
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        grid: tuple[int, int],
+        time: torch.Tensor,
+        folded: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
+        """Args: tokens (B, N, D'), their grid, time embedding (B or 1, D'), folded condition."""
+        image = tokens.transpose(1, 2).unflatten(2, grid)  # (B, D', rows, columns)
+        spread = self.spread(image).flatten(2).transpose(1, 2)  # (B, N, D')
+        scale, shift = self.time(F.silu(time))[:, None].chunk(2, dim=-1)  # (B or 1, 1, D')
+        hidden = self.norm(spread) * (1 + scale) + shift
+        tokens = tokens + self.contract(F.gelu(self.expand(hidden)))
+        return self.attention(tokens, *folded)
+
+
+class FeatureUNet(nn.Module):
+    """ε_θ(F_t, t, c): predicts the noise in a feature, shape (B, N, D').
+
+    Args:
+        width: Width D'.
+        expansion: Inner width of the blocks over D'.
+        heads: Heads of the cross-attention.
+        levels: 2 is the UNet-lite (a block on the full grid, two on the halved one, a block on the
+            full grid), 1 the bottleneck form without resampling.
+    """
+
+    def __init__(self, width: int, expansion: int, heads: int, levels: int) -> None:
+        super().__init__()
+        self.levels = levels
+        self.time_embedding = TimeEmbedding(width)
+        self.entry = DenoisingBlock(width, expansion, heads)
+        if levels == 2:
+            self.down = nn.Conv2d(width, width, kernel_size=2, stride=2)
+            self.middle = nn.ModuleList(
+                DenoisingBlock(width, expansion, heads) for _ in range(2)
+            )
+            self.up = nn.Linear(width, width)
+        self.exit = DenoisingBlock(width, expansion, heads)
+        self.norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, width)
+
+    def initialize_parameters(self) -> None:
+        """The first prediction is zero noise."""
+        init.zeros_(self.output.weight)
+        init.zeros_(self.output.bias)
+
+    def _blocks(self) -> list[DenoisingBlock]:
+        middle = list(self.middle) if self.levels == 2 else []
+        return [self.entry, *middle, self.exit]  # type: ignore[list-item]
+
+    def fold(self, condition: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of every block for a condition (B, C, D'); once for all steps."""
+        return [block.attention.fold(condition) for block in self._blocks()]
+
+    def forward(
+        self,
+        feature: torch.Tensor,
+        timesteps: torch.Tensor,
+        grid: tuple[int, int],
+        folded: list[tuple[torch.Tensor, torch.Tensor]],
+    ) -> torch.Tensor:
+        """Predict the noise.
+
+        Args:
+            feature: F_t, (B, N, D').
+            timesteps: Noise levels, (B,) or (1,) for all.
+            grid: Rows and columns of the tokens.
+            folded: What `fold` returned for the condition.
+
+        Returns:
+            ε_θ, (B, N, D').
+        """
+        tokens = feature.to(self.output.weight.dtype)
+        time = self.time_embedding(timesteps)
+        tokens = self.entry(tokens, grid, time, folded[0])
+        if self.levels == 2:
+            # An odd grid is padded at its end and cropped again on the way up.
+            rows, columns = grid
+            image = tokens.transpose(1, 2).unflatten(2, grid)
+            image = F.pad(image, (0, columns % 2, 0, rows % 2))
+            low = self.down(image)  # (B, D', rows/2, columns/2)
+            low_grid = (low.shape[2], low.shape[3])
+            low_tokens = low.flatten(2).transpose(1, 2)
+            for block, keys_and_values in zip(self.middle, folded[1:-1], strict=True):
+                low_tokens = block(low_tokens, low_grid, time, keys_and_values)
+            image = self.up(low_tokens).transpose(1, 2).unflatten(2, low_grid)
+            image = F.interpolate(image, scale_factor=2, mode="nearest")
+            tokens = tokens + image[:, :, :rows, :columns].flatten(2).transpose(1, 2)
+        tokens = self.exit(tokens, grid, time, folded[-1])
+        return self.output(self.norm(tokens)).to(feature.dtype)

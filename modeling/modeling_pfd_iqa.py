@@ -1,0 +1,718 @@
+"""PFD-IQA: wires backbone, PDA, PDR and head; every box of the paper's figure is a file beside this.
+
+| letter | meaning |
+|---|---|
+| B | pictures |
+| V | views of a picture |
+| R | rows of the flattened batch, B·V |
+| N | tokens of a view |
+| D, D' | width of the student feature, of the denoised feature |
+| K_d, K_q | prompts of the distortion task, of the quality task |
+
+Equation numbers are those of `docs/method.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoConfig, AutoModel, CLIPVisionModel, SiglipVisionModel
+from transformers import initialization as init
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .configuration_pfd_iqa import PfdIqaConfig
+from .feature_unet import FeatureUNet
+from .noise_alignment import NoiseAlignment, PriorFusion
+from .prior_discovery import PriorDiscovery, pseudo_label_divergence
+from .prompt_aggregation import PromptAggregation, centred_prompts
+from .quality_head import QualityHead, level_probabilities
+from .scheduling_feature_ddim import FeatureDDIMScheduler
+from .text_prompts import encode_prompts, load_text_tower
+
+__all__ = [
+    "PfdIqaFeatures",
+    "PfdIqaForImageQualityAssessment",
+    "PfdIqaModel",
+    "PfdIqaOutput",
+    "PfdIqaPreTrainedModel",
+]
+
+BYPASSES = ("condition", "fusion", "alignment", "denoising")
+
+
+@dataclass
+class PfdIqaFeatures(ModelOutput):
+    """Everything between backbone and head, for R = B·V views.
+
+    Args:
+        refined: Refined feature F̂_0, (R, N, D').
+        student: Student feature F^s, (R, N, D).
+        fused: Fused feature F^f, (R, N, D).
+        aligned: Noise-aligned feature F̂_T, (R, N, D').
+        distortion_prior: F̂^d, (R, N, D).
+        quality_prior: F̂^q, (R, N, D).
+        distortion_logits: Logits of p̂^d, (R, K_d).
+        quality_logits: Logits of p̂^q, (R, K_q).
+        condition: c, (R, 2, D').
+        alignment_weight: γ, (R,).
+        modulation: Scale and shift of the prior fusion, (R, N, 2·D).
+        class_token: Raw class token of the backbone, or the token mean without one, (R, D).
+        losses: Method losses by name, scalars; only with teacher targets.
+        hidden_states: Backbone's hidden states, on request.
+        attentions: Backbone's attention weights, on request.
+    """
+
+    refined: torch.Tensor | None = None
+    student: torch.Tensor | None = None
+    fused: torch.Tensor | None = None
+    aligned: torch.Tensor | None = None
+    distortion_prior: torch.Tensor | None = None
+    quality_prior: torch.Tensor | None = None
+    distortion_logits: torch.Tensor | None = None
+    quality_logits: torch.Tensor | None = None
+    condition: torch.Tensor | None = None
+    alignment_weight: torch.Tensor | None = None
+    modulation: torch.Tensor | None = None
+    class_token: torch.Tensor | None = None
+    losses: dict[str, torch.Tensor] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class PfdIqaOutput(ModelOutput):
+    """Quality of B pictures.
+
+    Args:
+        loss: Weighted sum of the losses; only with labels.
+        logits: Score μ, 0 to 100, higher is better, (B,).
+        uncertainty: Calibrated standard deviation σ in score points, (B,).
+        level_probabilities: Mass of each quality band, worst first, (B, 5).
+        distortion_probabilities: p̂^d, mean over the views, (B, K_d).
+        quality_map: What each token alone would score, 0 to 100, (B, V, h, w); on request.
+        view_logits: z of each view before the sigmoid, (B, V).
+        view_deviations: σ_v of each view in score points, (B, V).
+        token_values: z_i of (14), (B, V, h, w); on request.
+        features: Intermediate features; on request.
+        loss_parts: Unweighted losses by name; only with labels.
+        hidden_states: Backbone's hidden states, on request.
+        attentions: Backbone's attention weights, on request.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    uncertainty: torch.Tensor | None = None
+    level_probabilities: torch.Tensor | None = None
+    distortion_probabilities: torch.Tensor | None = None
+    quality_map: torch.Tensor | None = None
+    view_logits: torch.Tensor | None = None
+    view_deviations: torch.Tensor | None = None
+    token_values: torch.Tensor | None = None
+    features: PfdIqaFeatures | None = None
+    loss_parts: dict[str, torch.Tensor] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class PfdIqaPreTrainedModel(PreTrainedModel):
+    """Common ground of both models: initialisation and what transformers may do with them."""
+
+    config_class = PfdIqaConfig
+    base_model_prefix = "pfd_iqa"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _no_split_modules = ["PriorDiscovery", "FeatureUNet", "QualityHead"]
+    # Score and deviation are read to a hundredth of a point: bf16 has three digits.
+    _keep_in_fp32_modules_strict = ["head"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv2d):
+            init.kaiming_uniform_(module.weight, a=5**0.5)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        for child in module.children():
+            # Parents come after their children: a zero start of a child's layer is restored here.
+            if hasattr(child, "initialize_parameters"):
+                child.initialize_parameters()
+        if hasattr(module, "initialize_parameters"):
+            module.initialize_parameters()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, ignore_missing_weights: bool = False, **kwargs: Any) -> Any:
+        """Like transformers' own, but a checkpoint that does not fit is an error.
+
+        Args:
+            *args: Folder or Hub id, as usual.
+            ignore_missing_weights: Accept missing, unexpected and mismatched tensors; missing ones
+                keep their random start.
+            **kwargs: As usual.
+
+        Raises:
+            ValueError: the checkpoint lacks tensors, has foreign ones or other shapes.
+        """
+        wanted = kwargs.pop("output_loading_info", False)
+        if not ignore_missing_weights:
+            kwargs.setdefault("ignore_mismatched_sizes", True)  # collected below, all at once
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        if not ignore_missing_weights:
+            faults = {
+                "missing": sorted(info["missing_keys"]),
+                "unexpected": sorted(info["unexpected_keys"]),
+                "mismatched": sorted(str(key) for key in info["mismatched_keys"]),
+            }
+            found = [
+                f"{len(keys)} {kind} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
+                for kind, keys in faults.items()
+                if keys
+            ]
+            if found:
+                source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+                raise ValueError(
+                    f"{source}: the weights do not fit {cls.__name__}: {'; '.join(found)} tensors. "
+                    "Use the matching checkpoint, or pass ignore_missing_weights=True to go on "
+                    "with randomly started ones."
+                )
+        return (model, info) if wanted else model
+
+
+class PfdIqaModel(PfdIqaPreTrainedModel):
+    """Backbone, prior discovery and aggregation (PDA), diffusion refinement (PDR).
+
+    Args:
+        config: The configuration; the backbone is built from `config.vision_config`.
+    """
+
+    def __init__(self, config: PfdIqaConfig) -> None:
+        super().__init__(config)
+        vision_config = config.vision_config
+        self.vision_model = AutoModel.from_config(vision_config)
+        self._freeze_unread_parameters()
+        width, target = vision_config.hidden_size, config.denoising_width
+        patch, side = vision_config.patch_size, vision_config.image_size
+        self.patch_size = (patch, patch) if isinstance(patch, int) else tuple(patch)
+        image_size = (side, side) if isinstance(side, int) else tuple(side)
+        self.native_grid = (
+            image_size[0] // self.patch_size[0],
+            image_size[1] // self.patch_size[1],
+        )
+        levels = len(config.feature_levels)
+        self.level_norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(levels))
+        self.level_projections = nn.ModuleList(nn.Linear(width, width) for _ in range(levels))
+        self.level_weights = nn.Parameter(torch.zeros(levels))
+        self.feature_norm = nn.LayerNorm(width)
+
+        self.register_buffer("distortion_prompts", torch.zeros(len(config.distortion_names), config.text_embed_dim))
+        self.register_buffer("quality_prompts", torch.zeros(len(config.level_names), config.text_embed_dim))
+        self.has_priors = config.prior_discovery
+        if self.has_priors:
+            task = (width, config.prior_rank, config.text_embed_dim, target, float(config.prior_temperature))
+            self.distortion_task = PriorDiscovery(*task)
+            self.quality_task = PriorDiscovery(*task)
+        self.has_denoiser = config.denoiser != "none"
+        if self.has_priors and config.prior_fusion != "none":
+            self.fusion = PriorFusion(width, config.prior_rank, config.prior_fusion)
+        else:
+            self.fusion = None
+        if self.has_priors and self.has_denoiser:
+            self.aggregation = PromptAggregation(
+                config.text_embed_dim, target, config.condition_source, config.condition_weights
+            )
+        self.alignment = NoiseAlignment(
+            width, target, config.prior_rank, self.has_denoiser and config.noise_alignment == "mix"
+        )
+        if self.has_denoiser:
+            self.denoiser = FeatureUNet(
+                target,
+                config.denoiser_expansion,
+                config.condition_heads,
+                levels=2 if config.denoiser == "unet_lite" else 1,
+            )
+            # ε of (8) at test time: part of the model, so that a score depends on the picture alone.
+            self.register_buffer(
+                "latents", torch.zeros(1, self.native_grid[0] * self.native_grid[1], target)
+            )
+        self.scheduler = FeatureDDIMScheduler(
+            num_train_timesteps=config.num_train_timesteps,
+            beta_start=float(config.beta_start),
+            beta_end=float(config.beta_end),
+            start_timestep=config.start_timestep,
+            timestep_spacing=config.timestep_spacing,
+        )
+        self.post_init()
+
+    def _freeze_unread_parameters(self) -> None:
+        """What no forward pass reads gets no gradient: distributed training would wait for it."""
+        last = self.config.feature_levels[-1]
+        for name, parameter in self.vision_model.named_parameters():
+            parts = name.split(".")
+            numbers = [int(part) for part in parts if part.isdigit()]
+            in_layer = bool(numbers) and ("layer" in parts or "layers" in parts)
+            unread = (
+                numbers[0] >= last
+                if in_layer
+                else "embeddings" not in parts and "pre_layrnorm" not in parts
+            )
+            if unread or "mask_token" in parts:
+                parameter.requires_grad_(False)
+
+    def initialize_parameters(self) -> None:
+        """Start values of the tensors that belong to no layer; stand-ins for prompts and ε."""
+        init.zeros_(self.level_weights)
+        generator = torch.Generator(device="cpu").manual_seed(2401)
+        for name in ("distortion_prompts", "quality_prompts", "latents"):
+            buffer = getattr(self, name, None)
+            if buffer is None:
+                continue
+            values = torch.randn(buffer.shape, generator=generator, device="cpu")
+            if name != "latents":
+                values = centred_prompts(values)
+            init.copy_(buffer, values.to(buffer.dtype))
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The backbone's patch embedding."""
+        return self.vision_model.get_input_embeddings()
+
+    def student_feature(
+        self, pixel_values: torch.Tensor, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int], Any]:
+        """(0): several levels of the backbone fused on the token grid.
+
+        Args:
+            pixel_values: Normalised views, (R, 3, H, W).
+            **kwargs: Passed to the backbone.
+
+        Returns:
+            F^s (R, N, D), class token (R, D), the grid (rows, columns) and the backbone's output.
+        """
+        height, width = pixel_values.shape[-2:]
+        grid = (height // self.patch_size[0], width // self.patch_size[1])
+        if grid != self.native_grid and self.vision_model.config.model_type != "dinov2":
+            kwargs.setdefault("interpolate_pos_encoding", True)  # DINOv2 always does
+        kwargs["output_hidden_states"] = True
+        output = self.vision_model(pixel_values=pixel_values, **kwargs)
+        states = output.hidden_states
+        tokens = grid[0] * grid[1]
+        weights = self.level_weights.softmax(0)
+        feature: torch.Tensor | None = None
+        for level, weight, norm, project in zip(
+            self.config.feature_levels, weights, self.level_norms, self.level_projections, strict=True
+        ):
+            patches = states[level][:, -tokens:]  # (R, N, D): class and register tokens come first
+            part = weight * project(norm(patches.to(norm.weight.dtype)))
+            feature = part if feature is None else feature + part
+        last = states[self.config.feature_levels[-1]]
+        class_token = last[:, 0] if last.shape[1] > tokens else last.mean(dim=1)
+        return self.feature_norm(feature), class_token, grid, output
+
+    def _latents_for(self, grid: tuple[int, int]) -> torch.Tensor:
+        """The stored ε on another grid: nearest neighbours, so that its variance stays one."""
+        if grid == self.native_grid:
+            return self.latents.float()
+        image = self.latents.float().transpose(1, 2).unflatten(2, self.native_grid)
+        return F.interpolate(image, size=grid, mode="nearest").flatten(2).transpose(1, 2)
+
+    def denoise(
+        self,
+        aligned: torch.Tensor,
+        grid: tuple[int, int],
+        condition: torch.Tensor,
+        num_inference_steps: int | None = None,
+    ) -> torch.Tensor:
+        """(12): DDIM refinement of an aligned feature.
+
+        Args:
+            aligned: F̂_T, (R, N, D').
+            grid: Rows and columns of the tokens.
+            condition: c, (R, 2, D').
+            num_inference_steps: Steps; None takes the configured number.
+
+        Returns:
+            F̂_0, (R, N, D'), fp32.
+        """
+        folded = self.denoiser.fold(condition)
+        state = aligned.float()
+        for level, previous in self.scheduler.schedule(
+            num_inference_steps or self.config.num_inference_steps
+        ):
+            timestep = torch.full((1,), float(level), device=state.device)
+            predicted = self.denoiser(state, timestep, grid, folded)
+            state, _ = self.scheduler.move(predicted, level, previous, state)
+        return state
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        *,
+        token_mask: torch.Tensor | None = None,
+        latents: torch.Tensor | None = None,
+        timesteps: torch.Tensor | None = None,
+        diffusion_latents: torch.Tensor | None = None,
+        teacher_features: torch.Tensor | None = None,
+        teacher_distortion_probabilities: torch.Tensor | None = None,
+        teacher_level_probabilities: torch.Tensor | None = None,
+        num_inference_steps: int | None = None,
+        bypass: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> PfdIqaFeatures:
+        """Refine the features of views.
+
+        Training draws nothing itself: masks, latents and timesteps come in as tensors, so that a
+        run does not depend on batch size, resuming or the number of processes.
+
+        Args:
+            pixel_values: Normalised views, (R, 3, H, W).
+            token_mask: (1), True keeps a token; one mask per task, (R, 2, N).
+            latents: ε of (8), (R, N, D'); None takes the stored ones.
+            timesteps: t of (10), (R,), integers.
+            diffusion_latents: ε of (10), (R, N, D').
+            teacher_features: F_0^t of (9), (R, N, D').
+            teacher_distortion_probabilities: p^d, (R, K_d).
+            teacher_level_probabilities: p^q, (R, K_q).
+            num_inference_steps: DDIM steps; None takes the configured number.
+            bypass: Boxes to leave out, for diagnosis: any of "condition" (zeros), "fusion" (F^s),
+                "alignment" (γ = 1), "denoising" (F̂_T).
+            **kwargs: Passed to the backbone.
+
+        Raises:
+            ValueError: `bypass` names no box.
+        """
+        for name in bypass:
+            if name not in BYPASSES:
+                raise ValueError(f"bypass: no box '{name}'; there are {', '.join(BYPASSES)}")
+        feature, class_token, grid, vision = self.student_feature(pixel_values, **kwargs)
+        output = PfdIqaFeatures(student=feature, class_token=class_token, fused=feature)
+        if kwargs.get("output_hidden_states"):
+            output.hidden_states = vision.hidden_states
+        output.attentions = getattr(vision, "attentions", None)
+
+        if self.has_priors:
+            masks = (None, None) if token_mask is None else token_mask.unbind(1)
+            output.distortion_prior, output.distortion_logits = self.distortion_task(
+                feature, grid, self.distortion_prompts, masks[0]
+            )
+            output.quality_prior, output.quality_logits = self.quality_task(
+                feature, grid, self.quality_prompts, masks[1]
+            )
+            if self.fusion is not None and "fusion" not in bypass:
+                output.fused, output.modulation = self.fusion(
+                    feature, output.distortion_prior, output.quality_prior
+                )
+        rows = feature.shape[0]
+        if self.has_denoiser:
+            noise = latents if latents is not None else self._latents_for(grid)
+        else:
+            noise = feature.new_zeros(1)
+        aligned, clean, output.alignment_weight = self.alignment(output.fused, noise)
+        output.aligned = clean if "alignment" in bypass else aligned
+        if self.has_denoiser:
+            if self.has_priors:
+                output.condition = self.aggregation(
+                    output.distortion_logits.softmax(-1),
+                    output.quality_logits.softmax(-1),
+                    self.distortion_prompts,
+                    self.quality_prompts,
+                )
+            else:
+                output.condition = clean.new_zeros(
+                    rows, 2, clean.shape[-1], dtype=self.denoiser.output.weight.dtype
+                )
+            if "condition" in bypass:
+                output.condition = torch.zeros_like(output.condition)
+        if self.has_denoiser and "denoising" not in bypass:
+            output.refined = self.denoise(
+                output.aligned, grid, output.condition, num_inference_steps
+            )
+        else:
+            output.refined = output.aligned
+        output.losses = self._losses(
+            output,
+            grid,
+            token_mask,
+            timesteps,
+            diffusion_latents,
+            teacher_features,
+            teacher_distortion_probabilities,
+            teacher_level_probabilities,
+        )
+        return output
+
+    def _losses(
+        self,
+        features: PfdIqaFeatures,
+        grid: tuple[int, int],
+        token_mask: torch.Tensor | None,
+        timesteps: torch.Tensor | None,
+        diffusion_latents: torch.Tensor | None,
+        teacher_features: torch.Tensor | None,
+        teacher_distortion: torch.Tensor | None,
+        teacher_level: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        """Those of (4), (11) and (13) that the given targets allow."""
+        losses: dict[str, torch.Tensor] = {}
+        if self.has_priors:
+            for logits, target in (
+                (features.distortion_logits, teacher_distortion),
+                (features.quality_logits, teacher_level),
+            ):
+                if target is not None:
+                    divergence = pseudo_label_divergence(logits, target)
+                    losses["kl"] = losses.get("kl", 0.0) + divergence
+        if teacher_features is None:
+            return losses
+        target = teacher_features.detach().float()
+        if self.has_priors and token_mask is not None:
+            kept = token_mask.unbind(1)
+            losses["reconstruction"] = self.distortion_task.reconstruction_loss(
+                features.distortion_prior, target, kept[0]
+            ) + self.quality_task.reconstruction_loss(features.quality_prior, target, kept[1])
+        if self.has_denoiser:
+            losses["feature"] = (features.refined - target).square().mean()  # (13)
+            if timesteps is not None and diffusion_latents is not None:
+                noisy = self.scheduler.add_noise(target, diffusion_latents, timesteps)  # (10)
+                predicted = self.denoiser(
+                    noisy, timesteps, grid, self.denoiser.fold(features.condition)
+                )
+                losses["diffusion"] = (predicted - diffusion_latents).square().mean()  # (11)
+        return losses
+
+
+class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
+    """PFD-IQA with its head: pictures in, scores from 0 to 100 out, higher is better.
+
+    Args:
+        config: The configuration.
+    """
+
+    def __init__(self, config: PfdIqaConfig) -> None:
+        super().__init__(config)
+        self.pfd_iqa = PfdIqaModel(config)
+        self.head = QualityHead(
+            config.denoising_width,
+            config.head_queries,
+            config.head_num_attention_heads,
+            config.vision_config.hidden_size if config.head_class_query else None,
+        )
+        self.post_init()
+
+    @property
+    def vision_model(self) -> nn.Module:
+        """The bare backbone."""
+        return self.pfd_iqa.vision_model
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The backbone's patch embedding."""
+        return self.pfd_iqa.get_input_embeddings()
+
+    @classmethod
+    def from_vision_text_pretrained(
+        cls, vision: str, text: str, config: dict[str, Any] | None = None, **kwargs: Any
+    ) -> PfdIqaForImageQualityAssessment:
+        """Build a model on a pre-trained backbone, prompts encoded by a pre-trained text tower.
+
+        Everything but the backbone starts at random: train it before use.
+
+        Args:
+            vision: Folder or Hub id of the backbone; of a CLIP or SigLIP pair the image half.
+            text: Folder or Hub id of the text tower; of a pair the text half.  The documented pair
+                is `openai/clip-vit-base-patch16` for both.
+            config: Fields of `PfdIqaConfig` that differ from the defaults.
+            **kwargs: Passed to both `from_pretrained`, e.g. `revision`.
+
+        Returns:
+            The model; neither tower's text half is part of it.
+        """
+        vision_type = AutoConfig.from_pretrained(vision, **kwargs).model_type
+        loaders: dict[str, Any] = {"clip": CLIPVisionModel, "siglip": SiglipVisionModel}
+        backbone = loaders.get(vision_type, AutoModel).from_pretrained(vision, **kwargs)
+        tower, tokenizer, pooling = load_text_tower(text, **kwargs)
+        fields: dict[str, Any] = dict(config or {})
+        fields.setdefault("text_pooling", pooling)
+        layers = backbone.config.num_hidden_layers
+        fields.setdefault("feature_levels", sorted({-(-layers * share // 12) for share in (4, 8, 10, 12)}))
+        probe = encode_prompts(tower, tokenizer, ["a photo"], fields["text_pooling"])
+        model = cls(
+            PfdIqaConfig(
+                vision_config=backbone.config.to_dict(),
+                text_config=tower.config.to_dict(),
+                text_embed_dim=probe.shape[-1],
+                **fields,
+            )
+        )
+        state = backbone.state_dict()
+        model.vision_model.load_state_dict(
+            {key: state[key] for key in model.vision_model.state_dict() if key in state}
+            | {
+                key: value
+                for key, value in model.vision_model.state_dict().items()
+                if key not in state
+            }
+        )
+        model.set_prompts(tower, tokenizer)
+        return model.eval()
+
+    def set_prompts(self, tower: Any, tokenizer: Any = None, **fields: Any) -> None:
+        """Encode the prompts anew into the model's buffers.
+
+        Args:
+            tower: Text tower, or a folder or Hub id of one.
+            tokenizer: Its tokenizer; None with a folder or id.
+            **fields: Prompt fields of the configuration to change first: names (as many as
+                before), templates, `pristine_prompt`.
+
+        Raises:
+            ValueError: another number of names, or another embedding width.
+        """
+        for key, value in fields.items():
+            if key not in (
+                "distortion_names",
+                "distortion_template",
+                "pristine_prompt",
+                "level_names",
+                "level_template",
+            ):
+                raise ValueError(f"set_prompts: '{key}' is no prompt field")
+            if key.endswith("_names") and len(value) != len(getattr(self.config, key)):
+                raise ValueError(
+                    f"set_prompts: '{key}' needs {len(getattr(self.config, key))} names, got "
+                    f"{len(value)}; build a new model for another number"
+                )
+        if isinstance(tower, str):
+            tower, tokenizer, _ = load_text_tower(tower)
+        for key, value in fields.items():
+            setattr(self.config, key, value)
+        for name, prompts in (
+            ("distortion_prompts", self.config.distortion_prompts),
+            ("quality_prompts", self.config.level_prompts),
+        ):
+            buffer = getattr(self.pfd_iqa, name)
+            embeddings = encode_prompts(tower, tokenizer, prompts, self.config.text_pooling)
+            if embeddings.shape[-1] != buffer.shape[-1]:
+                raise ValueError(
+                    f"set_prompts: the text tower gives {embeddings.shape[-1]} numbers a prompt, "
+                    f"the model was built for {buffer.shape[-1]} ('text_embed_dim')"
+                )
+            buffer.copy_(centred_prompts(embeddings).to(buffer))
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        low_resolution: torch.Tensor | None = None,
+        output_quality_map: bool = False,
+        output_features: bool = False,
+        **kwargs: Any,
+    ) -> PfdIqaOutput | tuple[Any, ...]:
+        """Score pictures.
+
+        Args:
+            pixel_values: Normalised views, (B, V, 3, H, W), or one view a picture, (B, 3, H, W).
+            labels: Opinion scores, 0 to 100, (B,); NaN marks a picture without one.
+            low_resolution: True where the picture had to be enlarged, (B,); widens the deviation.
+            output_quality_map: Return `quality_map` and `token_values`.
+            output_features: Return the intermediate features.
+            **kwargs: Training inputs of `PfdIqaModel.forward` for the R = B·V views in order,
+                `num_inference_steps`, `bypass`, and the backbone's own arguments.
+
+        Returns:
+            A `PfdIqaOutput`, or a tuple with `return_dict=False`.
+        """
+        return_dict = kwargs.pop("return_dict", None)
+        if return_dict is None:
+            return_dict = self.config.return_dict
+        if pixel_values.dim() == 4:
+            pixel_values = pixel_values[:, None]  # (B, 1, 3, H, W)
+        pictures, views = pixel_values.shape[:2]
+        for name in ("output_hidden_states", "output_attentions"):
+            if name not in kwargs and getattr(self.config, name, False):
+                kwargs[name] = True
+        features = self.pfd_iqa(pixel_values.flatten(0, 1), **kwargs)  # R = B·V rows
+        head_type = self.head.bias.dtype
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            judged = self.head(
+                features.refined.to(head_type),
+                features.class_token.to(head_type) if self.head.class_query is not None else None,
+            )
+            low, high = self.config.score_range
+            logits = judged.logit.unflatten(0, (pictures, views))  # (B, V)
+            deviations = judged.deviation.unflatten(0, (pictures, views))
+            view_scores = low + (high - low) * logits.sigmoid()
+            score = view_scores.mean(dim=1)  # (16)
+            spread = (view_scores - score[:, None]).square().mean(dim=1)
+            variance = (
+                self.config.uncertainty_view_weight * deviations.square().mean(dim=1)
+                + self.config.uncertainty_spread_weight * spread
+            )
+            uncertainty = variance.clamp(min=1e-4).sqrt()
+            if low_resolution is not None:
+                factor = self.config.low_resolution_factor
+                uncertainty = torch.where(low_resolution, factor * uncertainty, uncertainty)
+            output = PfdIqaOutput(
+                logits=score,
+                uncertainty=uncertainty,
+                level_probabilities=level_probabilities(
+                    score, uncertainty, list(self.config.level_borders)
+                ),
+                view_logits=logits,
+                view_deviations=deviations,
+                hidden_states=features.hidden_states,
+                attentions=features.attentions,
+            )
+            if features.distortion_logits is not None:
+                probabilities = features.distortion_logits.float().softmax(-1)
+                output.distortion_probabilities = probabilities.unflatten(
+                    0, (pictures, views)
+                ).mean(dim=1)
+            if output_quality_map:
+                height, width = pixel_values.shape[-2:]
+                grid = (height // self.pfd_iqa.patch_size[0], width // self.pfd_iqa.patch_size[1])
+                values = judged.token_values.unflatten(1, grid).unflatten(0, (pictures, views))
+                output.token_values = values  # (B, V, h, w)
+                output.quality_map = low + (high - low) * (values + self.head.bias).sigmoid()
+            if output_features:
+                output.features = features
+            if labels is not None:
+                output.loss, output.loss_parts = self._loss(labels, view_scores, deviations, features)
+        return output if return_dict else output.to_tuple()
+
+    def _loss(
+        self,
+        labels: torch.Tensor,
+        view_scores: torch.Tensor,
+        deviations: torch.Tensor,
+        features: PfdIqaFeatures,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """L without L_map, which needs three pictures at once and belongs to the trainer."""
+        low, high = self.config.score_range
+        known = torch.isfinite(labels)[:, None].expand_as(view_scores)
+        target = torch.nan_to_num(labels.to(view_scores.dtype))[:, None].expand_as(view_scores)
+        count = known.sum().clamp(min=1)
+        error = F.smooth_l1_loss(
+            (view_scores - low) / (high - low),
+            (target - low) / (high - low),
+            beta=0.1,
+            reduction="none",
+        )
+        likelihood = F.gaussian_nll_loss(
+            view_scores.detach(), target, deviations.square(), reduction="none"
+        )
+        parts = {
+            "regression": torch.where(known, error, 0.0).sum() / count,
+            "deviation": torch.where(known, likelihood, 0.0).sum() / count,
+            **(features.losses or {}),
+        }
+        weights = {"regression": 1.0}
+        for name in ("deviation", "kl", "diffusion", "feature", "reconstruction"):
+            weights[name] = float(getattr(self.config, f"{name}_loss_weight"))
+        loss = sum((weights[name] * part for name, part in parts.items()), start=target.new_zeros(()))
+        return loss, parts

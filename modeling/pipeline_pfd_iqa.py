@@ -1,0 +1,187 @@
+"""The `image-quality-assessment` pipeline: one dictionary a picture."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import urllib.error
+import urllib.request
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Pipeline
+
+from .views import PictureError, assemble_map, picture_name, view_boxes
+
+__all__ = ["ImageQualityAssessmentPipeline"]
+
+_DOWNLOAD_TIMEOUT = 30.0
+
+
+class ImageQualityAssessmentPipeline(Pipeline):
+    """Score photographs from 0 (worst) to 100 (best) without a reference.
+
+    Accepts a path, an http(s) address, bytes, a Pillow picture, an array or a tensor; a list, a
+    generator or a `KeyDataset` of them gives one result each. A result is
+
+    - `score`: 0-100, higher is better; a function of the picture alone;
+    - `label`: the band of the score (bad, poor, fair, good or excellent);
+    - `uncertainty`: standard deviation in score points;
+    - `levels`, `distortions`: lists of `{"label", "score"}`, the most probable first;
+    - `low_resolution`: `True`, only where the picture had to be upscaled to fill a view;
+    - `quality_map`: float32 (height, width) over the upright picture in score points, on request.
+
+    Parameters, of the constructor or of a call:
+        quality_map: Whether to add the map.
+        num_inference_steps: Denoising steps instead of the model's own number.
+        view_strategy: View strategy instead of the image processor's own.
+        max_pixels: Limit on width x height instead of the image processor's own.
+        timeout: Seconds to wait for an address.
+
+    Raises:
+        PictureError: a picture cannot be read, or the model gave it a score that is no number; the
+            message names the picture.
+    """
+
+    # All five, or loading code from a repository asks a question on the terminal.
+    _load_processor: Any = False
+    _load_image_processor: Any = True
+    _load_feature_extractor: Any = False
+    _load_tokenizer: Any = False
+    _load_video_processor: Any = False
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Score one picture, or each of a list, a generator or a dataset; see the class."""
+        if isinstance(inputs, (list, tuple)):
+            # The base class takes a tuple for one picture and looks at the first of an empty list.
+            return super().__call__(list(inputs), *args, **kwargs) if inputs else []
+        return super().__call__(inputs, *args, **kwargs)
+
+    def _sanitize_parameters(  # type: ignore[override]
+        self,
+        quality_map: bool | None = None,
+        num_inference_steps: int | None = None,
+        view_strategy: str | None = None,
+        max_pixels: int | None = None,
+        timeout: float | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        preprocess = {
+            "view_strategy": view_strategy,
+            "max_pixels": max_pixels,
+            "timeout": timeout,
+        }
+        forward = {"output_quality_map": quality_map, "num_inference_steps": num_inference_steps}
+        return (
+            {key: value for key, value in preprocess.items() if value is not None},
+            {key: value for key, value in forward.items() if value is not None},
+            {},
+        )
+
+    def preprocess(  # type: ignore[override]
+        self,
+        input_: Any,
+        view_strategy: str | None = None,
+        max_pixels: int | None = None,
+        timeout: float = _DOWNLOAD_TIMEOUT,
+    ) -> dict[str, Any]:
+        """Read one picture and cut its views; keeps what the result needs to know about it."""
+        processor: Any = self.image_processor
+        strategy = processor.view_strategy if view_strategy is None else view_strategy
+        limit = processor.max_pixels if max_pixels is None else max_pixels
+        source, name = input_, picture_name(input_)
+        if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
+            source = _download(source, timeout)
+        try:
+            # Only the processor knows tensors; it reads them like arrays.
+            picture = processor.process_image(source, max_pixels=limit)
+        except PictureError as error:
+            raise PictureError(name, error.reason, error.remedy) from error.__cause__
+        inputs = processor(picture, view_strategy=strategy, max_pixels=limit, return_tensors="pt")
+        return {
+            "pixel_values": inputs["pixel_values"],
+            "low_resolution": inputs["low_resolution"],
+            "picture": {"name": name, "size": picture.size, "view_strategy": strategy},
+        }
+
+    def _forward(  # type: ignore[override]
+        self, input_tensors: dict[str, Any], **parameters: Any
+    ) -> dict[str, Any]:
+        output = self.model(
+            pixel_values=input_tensors["pixel_values"],
+            low_resolution=input_tensors["low_resolution"],
+            **parameters,
+        )
+        return {
+            "score": output.logits,
+            "uncertainty": output.uncertainty,
+            "levels": output.level_probabilities,
+            "distortions": output.distortion_probabilities,
+            "quality_map": output.quality_map,
+            "low_resolution": input_tensors["low_resolution"],
+            "picture": input_tensors["picture"],
+        }
+
+    def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+        """Turn the outputs for one picture into its result."""
+        config: Any = self.model.config
+        facts = model_outputs["picture"]
+        numbers = {
+            key: model_outputs[key].detach().float().cpu().reshape(-1).tolist()
+            for key in ("score", "uncertainty", "levels", "distortions")
+        }
+        for key, values in numbers.items():
+            if not all(math.isfinite(value) for value in values):
+                raise PictureError(
+                    facts["name"],
+                    f"the model's {key} is not a finite number",
+                    "score in float32; if it was, the weights are damaged",
+                )
+        score = numbers["score"][0]
+        result: dict[str, Any] = {
+            "score": score,
+            "label": config.level_names[bisect.bisect_right(config.level_borders, score)],
+            "uncertainty": numbers["uncertainty"][0],
+            "levels": _ranked(config.level_names, numbers["levels"]),
+            "distortions": _ranked(config.distortion_names, numbers["distortions"]),
+        }
+        if bool(model_outputs["low_resolution"].reshape(-1)[0]):
+            result["low_resolution"] = True
+        if model_outputs["quality_map"] is not None:
+            result["quality_map"] = self._whole_map(model_outputs["quality_map"], facts)
+        return result
+
+    def _whole_map(self, maps: torch.Tensor, facts: dict[str, Any]) -> np.ndarray:
+        processor: Any = self.image_processor
+        width, height = facts["size"]
+        across, down = facts.get("map_size", facts["size"])
+        boxes = view_boxes(
+            width, height, facts["view_strategy"], processor.size["height"], processor.short_side
+        )
+        values = maps.detach().float().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise PictureError(
+                facts["name"], "the model's quality map is not finite", "score in float32"
+            )
+        return assemble_map(values.reshape(len(boxes), *values.shape[-2:]), boxes, down, across)
+
+
+def _ranked(names: list[str], probabilities: list[float]) -> list[dict[str, Any]]:
+    pairs = zip(names, probabilities, strict=True)
+    return [
+        {"label": name, "score": probability}
+        for name, probability in sorted(pairs, key=lambda pair: -pair[1])
+    ]
+
+
+def _download(address: str, timeout: float) -> bytes:
+    request = urllib.request.Request(address, headers={"User-Agent": "pfd-iqa-hf"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            return response.read()
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise PictureError(
+            address,
+            f"cannot be downloaded ({error})",
+            "check the address and the network, or pass a local file",
+        ) from error

@@ -1,0 +1,77 @@
+"""The entry point: commands, and exit codes for what goes wrong around them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from pfd_iqa_cli.score import score
+from pfd_iqa_cli.version import version_text
+
+__all__ = ["WRONG_USAGE", "app", "main", "run"]
+
+# As sysexits.h has it; 1 and 2 have meanings of their own, see `score`.
+WRONG_USAGE = 64
+_INTERRUPTED = 130
+
+# The usage error's class lies in click or inside typer, depending on typer's version.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    name="pfd-iqa",
+    help="Blind image quality assessment: score photographs from 0 (worst) to 100 (best).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(score)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version_text())
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Print package version, bundled checkpoint and its hash.",
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; `arguments` are the process's own if None."""
+    try:
+        code = app(args=arguments, prog_name="pfd-iqa", standalone_mode=False)
+    except _UsageError as error:
+        error.show()
+        return WRONG_USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Console entry point."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # started with a closed descriptor
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Records as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["print_table"]
+
+_COLOURS = {"bad": "red", "poor": "yellow", "fair": "", "good": "green", "excellent": "bold green"}
+_ROOM_BESIDE_THE_PATH = 64
+
+
+def print_table(records: Sequence[dict[str, Any]], stream: TextIO) -> None:
+    """Print one row a record; a failed picture's row holds its error.
+
+    Away from a terminal the table is as wide as its longest path needs, so that nothing is cut.
+    """
+    console = Console(file=stream)
+    if not console.is_terminal:
+        longest = max((len(_path(record)) for record in records), default=0)
+        console = Console(file=stream, width=max(80, longest + _ROOM_BESIDE_THE_PATH))
+    table = Table(caption="score and ± (standard deviation): 0-100, higher is better")
+    table.add_column("picture", overflow="fold")
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("±", justify="right", no_wrap=True)
+    table.add_column("label", no_wrap=True)
+    table.add_column("most likely distortion", overflow="fold")
+    for record in records:
+        if record["error"] is not None:
+            table.add_row(Text(_path(record)), "-", "-", "error", Text(record["error"], "red"))
+            continue
+        distortion = record["distortions"][0]
+        table.add_row(
+            Text(_path(record)),
+            f"{record['score']:.1f}",
+            f"{record['uncertainty']:.1f}",
+            Text(record["label"], _COLOURS.get(record["label"], "")),
+            f"{distortion['label']} ({distortion['score']:.0%})",
+        )
+    console.print(table)
+
+
+def _path(record: dict[str, Any]) -> str:
+    # A file name may hold bytes that are no text, or control characters.
+    text = str(record["path"]).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,1 @@
+"""Pictures and human scores: dataset readers, splits and synthetic distortions."""

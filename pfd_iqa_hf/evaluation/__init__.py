@@ -1,0 +1,1 @@
+"""How well scores agree with people: correlations and the protocols around them."""

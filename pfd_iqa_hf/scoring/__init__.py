@@ -1,0 +1,1 @@
+"""Score whole folders: find pictures, score them in batches, write records and heat maps."""

@@ -1,0 +1,196 @@
+"""A picture must not change its score with the way it is stored or handed over."""
+
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from pfd_iqa_hf.modeling.picture_reading import PictureError, open_picture
+
+Array = np.ndarray
+
+
+def _pixels(source: object, **options: int) -> Array:
+    picture = open_picture(source, **options)
+    assert picture.mode == "RGB"
+    return np.asarray(picture)
+
+
+def _bytes(picture: Image.Image, format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def picture(photograph: Array) -> Image.Image:
+    return Image.fromarray(photograph)
+
+
+def test_path_bytes_picture_and_array_are_one_picture(
+    picture: Image.Image, photograph: Array, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jpg"
+    picture.save(path, quality=90)
+    expected = np.asarray(Image.open(path))
+    lazily_opened = Image.open(path)
+    for source in (path, str(path), path.read_bytes(), lazily_opened, expected):
+        np.testing.assert_array_equal(_pixels(source), expected)
+    np.testing.assert_array_equal(_pixels(photograph / np.float32(255)), photograph)
+    np.testing.assert_array_equal(_pixels(photograph.astype(np.uint16) * 257), photograph)
+    np.testing.assert_array_equal(_pixels(np.moveaxis(photograph, -1, 0)), photograph)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_turned_picture_is_its_upright_copy(
+    picture: Image.Image, orientation: int, format: str
+) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    options = {"lossless": True} if format == "WEBP" else {}
+    stored = _bytes(picture, format, exif=exif, **options)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(stored)))
+    assert upright is not None
+    np.testing.assert_array_equal(_pixels(stored), np.asarray(upright.convert("RGB")))
+    reopened = Image.open(io.BytesIO(stored))
+    np.testing.assert_array_equal(_pixels(reopened), _pixels(stored))
+    np.testing.assert_array_equal(_pixels(open_picture(reopened)), _pixels(stored))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"])
+def test_every_mode_becomes_the_same_colours(picture: Image.Image, mode: str) -> None:
+    if mode == "LAB":
+        srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        other = ImageCms.profileToProfile(picture, srgb, lab, outputMode="LAB")
+        assert other is not None
+    else:
+        other = picture.convert("P").convert("PA") if mode == "PA" else picture.convert(mode)
+    expected = picture if mode in ("LAB", "HSV", "YCbCr") else other.convert("RGB")
+    difference = np.abs(_pixels(other).astype(int) - np.asarray(expected))
+    assert difference.mean() <= 3.0, "colours of another mode must survive"
+
+
+def test_grey_is_its_rgb_copy(picture: Image.Image) -> None:
+    grey = picture.convert("L")
+    expected = _pixels(grey.convert("RGB"))
+    np.testing.assert_array_equal(_pixels(grey), expected)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    np.testing.assert_array_equal(_pixels(_bytes(grey, "PNG", icc_profile=profile)), expected)
+    sixteen = np.asarray(grey).astype(np.uint16) * 257
+    for format in ("PNG", "TIFF"):
+        np.testing.assert_array_equal(_pixels(_bytes(Image.fromarray(sixteen), format)), expected)
+    for scale in (1 / 255, 1.0, 257.0):
+        values = np.asarray(grey).astype(np.float32) * np.float32(scale)
+        stored = _bytes(Image.fromarray(values), "TIFF")
+        np.testing.assert_array_equal(_pixels(stored), expected)
+    integers = _bytes(Image.fromarray(np.asarray(grey).astype(np.int32) * 257), "TIFF")
+    np.testing.assert_array_equal(_pixels(integers), expected)
+
+
+def test_floats_outside_every_known_range_are_stretched() -> None:
+    values = np.array([[-10.0, 0.0, 10.0], [np.nan, np.inf, -np.inf]], np.float32)
+    pixels = _pixels(_bytes(Image.fromarray(values), "TIFF"))[..., 0]
+    assert pixels.tolist() == [[0, 128, 255], [0, 255, 0]]
+    assert (_pixels(np.full((4, 4), np.nan, np.float32)) == 0).all()
+
+
+def test_transparency_is_laid_over_white(picture: Image.Image) -> None:
+    half = picture.copy()
+    half.putalpha(Image.new("L", picture.size, 0))
+    assert (_pixels(_bytes(half, "PNG")) == 255).all()
+    palette = Image.new("P", (8, 8), 0)
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    palette.putpixel((0, 0), 1)
+    pixels = _pixels(_bytes(palette, "PNG", transparency=0))
+    assert pixels[0, 0].tolist() == [200, 100, 50] and (pixels[1:] == 255).all()
+
+
+def test_embedded_profile_is_converted_and_a_broken_one_ignored(picture: Image.Image) -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    plain = _pixels(_bytes(picture, "PNG"))
+    np.testing.assert_array_equal(_pixels(_bytes(picture, "PNG", icc_profile=srgb)), plain)
+    np.testing.assert_array_equal(_pixels(_bytes(picture, "PNG", icc_profile=b"broken")), plain)
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    np.testing.assert_array_equal(_pixels(_bytes(picture, "PNG", icc_profile=lab)), plain)
+
+
+def test_first_frame_of_an_animation(picture: Image.Image) -> None:
+    later = Image.new("RGB", picture.size, "red")
+    for format, options in (("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})):
+        stored = _bytes(picture, format, save_all=True, append_images=[later], **options)
+        np.testing.assert_array_equal(_pixels(stored), np.asarray(picture))
+    gif = _bytes(picture, "GIF", save_all=True, append_images=[later])
+    assert np.abs(_pixels(gif).astype(int) - np.asarray(picture)).mean() < 20
+
+
+def test_declared_size_is_checked_before_decoding(picture: Image.Image, tmp_path: Path) -> None:
+    # A bomb: some kilobytes that declare, and would decode to, 900 million pixels.
+    bomb = tmp_path / "bomb.png"
+    Image.new("1", (30_000, 30_000)).save(bomb)
+    with pytest.raises(PictureError, match=r"bomb\.png: 30000 x 30000 .* over the limit"):
+        open_picture(bomb)
+    too_many = picture.width * picture.height - 1
+    for source in (picture, np.asarray(picture), _bytes(picture, "WEBP")):
+        with pytest.raises(PictureError, match="max-pixels"):
+            open_picture(source, max_pixels=too_many)
+
+
+@pytest.mark.filterwarnings("error")
+def test_only_our_limit_counts_and_pillows_stays(
+    picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    stored = [_bytes(picture, format) for format in ("PNG", "WEBP", "TIFF", "JPEG")]
+    threads = [threading.Thread(target=lambda data=data: open_picture(data)) for data in stored * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for data in stored:
+        open_picture(data)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_metadata_costs_nothing(picture: Image.Image) -> None:
+    stored = _bytes(picture, "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    assert _pixels(stored).shape == np.asarray(picture).shape
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (b"", "no bytes"),
+        (b"not a picture at all", "not a picture"),
+        (b"\xff\xd8\xff\xe0 cut", "not a picture|cannot be decoded"),
+        ("missing.jpg", "no such file"),
+        (".", "folder"),
+        ("bad\0name.jpg", "cannot be opened"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        (np.zeros((2, 3, 4, 5), np.uint8), "not one picture"),
+        (np.zeros((8, 8, 7), np.uint8), "not one picture"),
+        (np.array([["a"]]), "values of type"),
+    ],
+)
+def test_reasons(source: object, reason: str) -> None:
+    with pytest.raises(PictureError, match=reason) as caught:
+        open_picture(source)
+    assert caught.value.source in str(caught.value) and caught.value.remedy in str(caught.value)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"])
+def test_half_a_file_is_damaged(picture: Image.Image, format: str, tmp_path: Path) -> None:
+    data = _bytes(picture, format)
+    path = tmp_path / "half"
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(PictureError, match="half: (cannot be decoded|is not a picture)"):
+        open_picture(path)
+
+
+def test_wrong_type_is_the_callers_mistake() -> None:
+    with pytest.raises(TypeError, match="not int"):
+        open_picture(7)
