@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured_model import add_model_arguments, describe, load_pipeline, write_result
 from tqdm import tqdm
 
+from measured_model import add_model_arguments, describe, load_pipeline, write_result
 from pfd_iqa_hf.data.known_sets import Rating, load_biq2021, load_livec
 from pfd_iqa_hf.evaluation.correlation import (
     bootstrap_interval,

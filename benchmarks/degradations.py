@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured_model import add_model_arguments, describe, load_pipeline, write_result
 from PIL import Image
 from tqdm import tqdm
 
+from measured_model import add_model_arguments, describe, load_pipeline, write_result
 from pfd_iqa_hf.data.distortions import distort
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "photographs"

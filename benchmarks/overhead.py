@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+
 from measured_model import add_model_arguments, describe, load_pipeline, write_result
 
 

@@ -69,20 +69,21 @@ class PfdIqaConfig(PreTrainedConfig):
     """Everything that shapes a PFD-IQA model; the defaults are a CLIP pair of base size.
 
     Args:
-        vision_config: Configuration (or its dictionary with `model_type`) of the student's backbone;
-            any transformers vision transformer that returns hidden states.
+        vision_config: Configuration (or its dictionary with `model_type`) of the student's
+            backbone; any transformers vision transformer that returns hidden states.
         text_config: Configuration of the text tower that encoded the prompts. The tower itself is
             neither stored nor needed by a saved model.
         text_embed_dim: Width D_text of the prompt embeddings.
-        text_pooling: `"projection"` (CLIP's projected end-of-text token) or `"mean"` (normalised mean
-            of the text tokens).
-        distortion_names: Names of the distortion prompts; the first one means an undistorted picture.
+        text_pooling: `"projection"` (CLIP's projected end-of-text token) or `"mean"` (normalised
+            mean of the text tokens).
+        distortion_names: Names of the distortion prompts; the first one means undistorted.
         distortion_template: Prompt of a distortion, `{}` is its name.
         pristine_prompt: Prompt of the first entry of `distortion_names`.
         level_names: Names of the five quality bands, worst first.
         level_template: Prompt of a quality band, `{}` is its name.
-        level_borders: Inner borders of the bands in score points; a border belongs to the upper band.
-        feature_levels: Backbone layers (1 is the first) that are fused into the student feature (0).
+        level_borders: Inner borders of the bands in score points; a border belongs to the upper
+            band.
+        feature_levels: Backbone layers (1 is the first) fused into the student feature (0).
         prior_discovery: Whether PDA runs; off, priors and condition vanish (ablation).
         prior_rank: Inner width of the two prior generators.
         mask_ratio: Largest share of masked tokens in training, drawn uniformly from 0.
@@ -90,8 +91,8 @@ class PfdIqaConfig(PreTrainedConfig):
         prior_temperature: First value of the learnt temperature of the prompt similarities (3).
         prior_fusion: How the priors modulate the student feature (6).
         condition_source: Which task's prompts condition the denoiser.
-        condition_weights: `"soft"` averages prompts by probability (the paper's), `"hard"` takes the
-            most probable one (ablation).
+        condition_weights: `"soft"` averages prompts by probability (the paper's), `"hard"` takes
+            the most probable one (ablation).
         noise_alignment: `"mix"` is DiffKD's adapter (7)-(8), `"none"` leaves it out (ablation).
         denoiser: `"unet_lite"`, `"bottleneck"` (one level, no resampling) or `"none"`.
         denoising_width: Width D' of the denoised feature.

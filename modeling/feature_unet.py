@@ -1,4 +1,4 @@
-"""PDR, denoiser ε_θ: a two-level UNet-lite on the token grid with cross-attention to the condition."""
+"""PDR, denoiser ε_θ: a two-level UNet-lite on the token grid, cross-attention to the condition."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.half = width // 2
-        self.first = nn.Linear(2 * self.half, width)
+        self.frequencies = width // 2
+        self.first = nn.Linear(2 * self.frequencies, width)
         self.second = nn.Linear(width, width)
 
     def forward(self, timesteps: torch.Tensor) -> torch.Tensor:
         """Args: noise levels (B,). Returns: embeddings (B, width)."""
-        exponent = torch.arange(self.half, dtype=torch.float32, device=timesteps.device) / self.half
+        exponent = (
+            torch.arange(self.frequencies, dtype=torch.float32, device=timesteps.device)
+            / self.frequencies
+        )
         angles = timesteps.float()[:, None] * torch.exp(-math.log(10_000.0) * exponent)
         waves = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.first.weight.dtype)
         return self.second(F.silu(self.first(waves)))
@@ -136,9 +139,7 @@ class FeatureUNet(nn.Module):
         self.entry = DenoisingBlock(width, expansion, heads)
         if levels == 2:
             self.down = nn.Conv2d(width, width, kernel_size=2, stride=2)
-            self.middle = nn.ModuleList(
-                DenoisingBlock(width, expansion, heads) for _ in range(2)
-            )
+            self.middle = nn.ModuleList(DenoisingBlock(width, expansion, heads) for _ in range(2))
             self.up = nn.Linear(width, width)
         self.exit = DenoisingBlock(width, expansion, heads)
         self.norm = nn.LayerNorm(width)

@@ -1,4 +1,4 @@
-"""PFD-IQA: wires backbone, PDA, PDR and head; every box of the paper's figure is a file beside this.
+"""PFD-IQA: wires backbone, PDA, PDR and head; every box of the paper's figure is a sibling file.
 
 | letter | meaning |
 |---|---|
@@ -15,7 +15,6 @@ Equation numbers are those of `docs/method.md`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,18 +23,21 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, CLIPVisionModel, SiglipVisionModel
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import can_return_tuple
 
 from .configuration_pfd_iqa import PfdIqaConfig
 from .feature_unet import FeatureUNet
+from .model_losses import method_losses, opinion_losses
 from .noise_alignment import NoiseAlignment, PriorFusion
-from .prior_discovery import PriorDiscovery, pseudo_label_divergence
+from .outputs import PfdIqaFeatures, PfdIqaOutput
+from .prior_discovery import PriorDiscovery
 from .prompt_aggregation import PromptAggregation, centred_prompts
 from .quality_head import QualityHead, level_probabilities
 from .scheduling_feature_ddim import FeatureDDIMScheduler
 from .text_prompts import encode_prompts, load_text_tower
 
 __all__ = [
+    "BYPASSES",
     "PfdIqaFeatures",
     "PfdIqaForImageQualityAssessment",
     "PfdIqaModel",
@@ -46,87 +48,13 @@ __all__ = [
 BYPASSES = ("condition", "fusion", "alignment", "denoising")
 
 
-@dataclass
-class PfdIqaFeatures(ModelOutput):
-    """Everything between backbone and head, for R = B·V views.
-
-    Args:
-        refined: Refined feature F̂_0, (R, N, D').
-        student: Student feature F^s, (R, N, D).
-        fused: Fused feature F^f, (R, N, D).
-        aligned: Noise-aligned feature F̂_T, (R, N, D').
-        distortion_prior: F̂^d, (R, N, D).
-        quality_prior: F̂^q, (R, N, D).
-        distortion_logits: Logits of p̂^d, (R, K_d).
-        quality_logits: Logits of p̂^q, (R, K_q).
-        condition: c, (R, 2, D').
-        alignment_weight: γ, (R,).
-        modulation: Scale and shift of the prior fusion, (R, N, 2·D).
-        class_token: Raw class token of the backbone, or the token mean without one, (R, D).
-        losses: Method losses by name, scalars; only with teacher targets.
-        hidden_states: Backbone's hidden states, on request.
-        attentions: Backbone's attention weights, on request.
-    """
-
-    refined: torch.Tensor | None = None
-    student: torch.Tensor | None = None
-    fused: torch.Tensor | None = None
-    aligned: torch.Tensor | None = None
-    distortion_prior: torch.Tensor | None = None
-    quality_prior: torch.Tensor | None = None
-    distortion_logits: torch.Tensor | None = None
-    quality_logits: torch.Tensor | None = None
-    condition: torch.Tensor | None = None
-    alignment_weight: torch.Tensor | None = None
-    modulation: torch.Tensor | None = None
-    class_token: torch.Tensor | None = None
-    losses: dict[str, torch.Tensor] | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class PfdIqaOutput(ModelOutput):
-    """Quality of B pictures.
-
-    Args:
-        loss: Weighted sum of the losses; only with labels.
-        logits: Score μ, 0 to 100, higher is better, (B,).
-        uncertainty: Calibrated standard deviation σ in score points, (B,).
-        level_probabilities: Mass of each quality band, worst first, (B, 5).
-        distortion_probabilities: p̂^d, mean over the views, (B, K_d).
-        quality_map: What each token alone would score, 0 to 100, (B, V, h, w); on request.
-        view_logits: z of each view before the sigmoid, (B, V).
-        view_deviations: σ_v of each view in score points, (B, V).
-        token_values: z_i of (14), (B, V, h, w); on request.
-        features: Intermediate features; on request.
-        loss_parts: Unweighted losses by name; only with labels.
-        hidden_states: Backbone's hidden states, on request.
-        attentions: Backbone's attention weights, on request.
-    """
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    uncertainty: torch.Tensor | None = None
-    level_probabilities: torch.Tensor | None = None
-    distortion_probabilities: torch.Tensor | None = None
-    quality_map: torch.Tensor | None = None
-    view_logits: torch.Tensor | None = None
-    view_deviations: torch.Tensor | None = None
-    token_values: torch.Tensor | None = None
-    features: PfdIqaFeatures | None = None
-    loss_parts: dict[str, torch.Tensor] | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-
-
 class PfdIqaPreTrainedModel(PreTrainedModel):
     """Common ground of both models: initialisation and what transformers may do with them."""
 
     config_class = PfdIqaConfig
     base_model_prefix = "pfd_iqa"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_attention_backend = True
@@ -141,35 +69,37 @@ class PfdIqaPreTrainedModel(PreTrainedModel):
             init.kaiming_uniform_(module.weight, a=5**0.5)
             if module.bias is not None:
                 init.zeros_(module.bias)
-        for child in module.children():
+        for part in (*module.children(), module):
             # Parents come after their children: a zero start of a child's layer is restored here.
-            if hasattr(child, "initialize_parameters"):
-                child.initialize_parameters()
-        if hasattr(module, "initialize_parameters"):
-            module.initialize_parameters()
+            initialize: Any = getattr(part, "initialize_parameters", None)
+            if initialize is not None:
+                initialize()
 
     @classmethod
-    def from_pretrained(cls, *args: Any, ignore_missing_weights: bool = False, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, *args: Any, ignore_missing_weights: bool = False, **kwargs: Any
+    ) -> Any:
         """Like transformers' own, but a checkpoint that does not fit is an error.
 
         Args:
             *args: Folder or Hub id, as usual.
             ignore_missing_weights: Accept missing, unexpected and mismatched tensors; missing ones
                 keep their random start.
-            **kwargs: As usual.
+            **kwargs: As usual; `ignore_mismatched_sizes=True` accepts other shapes alone.
 
         Raises:
             ValueError: the checkpoint lacks tensors, has foreign ones or other shapes.
         """
         wanted = kwargs.pop("output_loading_info", False)
-        if not ignore_missing_weights:
-            kwargs.setdefault("ignore_mismatched_sizes", True)  # collected below, all at once
-        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        accept_shapes = kwargs.pop("ignore_mismatched_sizes", False)
+        kwargs["ignore_mismatched_sizes"] = True  # collected below, with the other faults
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = loaded
         if not ignore_missing_weights:
             faults = {
                 "missing": sorted(info["missing_keys"]),
                 "unexpected": sorted(info["unexpected_keys"]),
-                "mismatched": sorted(str(key) for key in info["mismatched_keys"]),
+                "mismatched": [] if accept_shapes else sorted(map(str, info["mismatched_keys"])),
             }
             found = [
                 f"{len(keys)} {kind} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
@@ -193,10 +123,14 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
         config: The configuration; the backbone is built from `config.vision_config`.
     """
 
+    distortion_prompts: torch.Tensor
+    quality_prompts: torch.Tensor
+    latents: torch.Tensor
+
     def __init__(self, config: PfdIqaConfig) -> None:
         super().__init__(config)
-        vision_config = config.vision_config
-        self.vision_model = AutoModel.from_config(vision_config)
+        vision_config: Any = config.vision_config
+        self.vision_model: Any = AutoModel.from_config(vision_config)
         self._freeze_unread_parameters()
         width, target = vision_config.hidden_size, config.denoising_width
         patch, side = vision_config.patch_size, vision_config.image_size
@@ -212,18 +146,27 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
         self.level_weights = nn.Parameter(torch.zeros(levels))
         self.feature_norm = nn.LayerNorm(width)
 
-        self.register_buffer("distortion_prompts", torch.zeros(len(config.distortion_names), config.text_embed_dim))
-        self.register_buffer("quality_prompts", torch.zeros(len(config.level_names), config.text_embed_dim))
+        self.register_buffer(
+            "distortion_prompts", torch.zeros(len(config.distortion_names), config.text_embed_dim)
+        )
+        self.register_buffer(
+            "quality_prompts", torch.zeros(len(config.level_names), config.text_embed_dim)
+        )
         self.has_priors = config.prior_discovery
         if self.has_priors:
-            task = (width, config.prior_rank, config.text_embed_dim, target, float(config.prior_temperature))
+            task = (
+                width,
+                config.prior_rank,
+                config.text_embed_dim,
+                target,
+                float(config.prior_temperature),
+            )
             self.distortion_task = PriorDiscovery(*task)
             self.quality_task = PriorDiscovery(*task)
         self.has_denoiser = config.denoiser != "none"
+        self.fusion: PriorFusion | None = None
         if self.has_priors and config.prior_fusion != "none":
             self.fusion = PriorFusion(width, config.prior_rank, config.prior_fusion)
-        else:
-            self.fusion = None
         if self.has_priors and self.has_denoiser:
             self.aggregation = PromptAggregation(
                 config.text_embed_dim, target, config.condition_source, config.condition_weights
@@ -238,7 +181,7 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
                 config.condition_heads,
                 levels=2 if config.denoiser == "unet_lite" else 1,
             )
-            # ε of (8) at test time: part of the model, so that a score depends on the picture alone.
+            # ε of (8) at test time: stored, so that a score depends on the picture alone.
             self.register_buffer(
                 "latents", torch.zeros(1, self.native_grid[0] * self.native_grid[1], target)
             )
@@ -249,6 +192,7 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
             start_timestep=config.start_timestep,
             timestep_spacing=config.timestep_spacing,
         )
+        self._fill_buffers()
         self.post_init()
 
     def _freeze_unread_parameters(self) -> None:
@@ -269,6 +213,11 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
     def initialize_parameters(self) -> None:
         """Start values of the tensors that belong to no layer; stand-ins for prompts and ε."""
         init.zeros_(self.level_weights)
+        self._fill_buffers()
+
+    @torch.no_grad()
+    def _fill_buffers(self) -> None:
+        """Fixed stand-ins, the same in every new model: unit prompts and ε."""
         generator = torch.Generator(device="cpu").manual_seed(2401)
         for name in ("distortion_prompts", "quality_prompts", "latents"):
             buffer = getattr(self, name, None)
@@ -304,9 +253,13 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
         states = output.hidden_states
         tokens = grid[0] * grid[1]
         weights = self.level_weights.softmax(0)
-        feature: torch.Tensor | None = None
+        feature: Any = None
         for level, weight, norm, project in zip(
-            self.config.feature_levels, weights, self.level_norms, self.level_projections, strict=True
+            self.config.feature_levels,
+            weights,
+            self.level_norms,
+            self.level_projections,
+            strict=True,
         ):
             patches = states[level][:, -tokens:]  # (R, N, D): class and register tokens come first
             part = weight * project(norm(patches.to(norm.weight.dtype)))
@@ -342,14 +295,15 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
         """
         folded = self.denoiser.fold(condition)
         state = aligned.float()
-        for level, previous in self.scheduler.schedule(
-            num_inference_steps or self.config.num_inference_steps
-        ):
+        if num_inference_steps is None:
+            num_inference_steps = self.config.num_inference_steps
+        for level, previous in self.scheduler.schedule(num_inference_steps):
             timestep = torch.full((1,), float(level), device=state.device)
             predicted = self.denoiser(state, timestep, grid, folded)
             state, _ = self.scheduler.move(predicted, level, previous, state)
         return state
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.Tensor,
@@ -392,7 +346,12 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
                 raise ValueError(f"bypass: no box '{name}'; there are {', '.join(BYPASSES)}")
         feature, class_token, grid, vision = self.student_feature(pixel_values, **kwargs)
         output = PfdIqaFeatures(student=feature, class_token=class_token, fused=feature)
-        if kwargs.get("output_hidden_states"):
+        wanted = kwargs.get("output_hidden_states", False)
+        if isinstance(wanted, list | tuple):  # some layers only, None for the others
+            places = {place % len(vision.hidden_states) for place in wanted}
+            states = enumerate(vision.hidden_states)
+            output.hidden_states = tuple(state if i in places else None for i, state in states)
+        elif wanted:
             output.hidden_states = vision.hidden_states
         output.attentions = getattr(vision, "attentions", None)
 
@@ -408,83 +367,41 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
                 output.fused, output.modulation = self.fusion(
                     feature, output.distortion_prior, output.quality_prior
                 )
-        rows = feature.shape[0]
         if self.has_denoiser:
             noise = latents if latents is not None else self._latents_for(grid)
         else:
             noise = feature.new_zeros(1)
         aligned, clean, output.alignment_weight = self.alignment(output.fused, noise)
         output.aligned = clean if "alignment" in bypass else aligned
+        output.refined = output.aligned
         if self.has_denoiser:
-            if self.has_priors:
-                output.condition = self.aggregation(
+            if output.distortion_logits is None or output.quality_logits is None:
+                weight = self.denoiser.output.weight
+                condition = weight.new_zeros(feature.shape[0], 2, weight.shape[0])
+            else:
+                condition = self.aggregation(
                     output.distortion_logits.softmax(-1),
                     output.quality_logits.softmax(-1),
                     self.distortion_prompts,
                     self.quality_prompts,
                 )
-            else:
-                output.condition = clean.new_zeros(
-                    rows, 2, clean.shape[-1], dtype=self.denoiser.output.weight.dtype
-                )
             if "condition" in bypass:
-                output.condition = torch.zeros_like(output.condition)
-        if self.has_denoiser and "denoising" not in bypass:
-            output.refined = self.denoise(
-                output.aligned, grid, output.condition, num_inference_steps
-            )
-        else:
-            output.refined = output.aligned
-        output.losses = self._losses(
+                condition = torch.zeros_like(condition)
+            output.condition = condition
+            if "denoising" not in bypass:
+                output.refined = self.denoise(output.aligned, grid, condition, num_inference_steps)
+        output.losses = method_losses(
+            self,
             output,
             grid,
-            token_mask,
-            timesteps,
-            diffusion_latents,
-            teacher_features,
-            teacher_distortion_probabilities,
-            teacher_level_probabilities,
+            token_mask=token_mask,
+            timesteps=timesteps,
+            diffusion_latents=diffusion_latents,
+            teacher_features=teacher_features,
+            teacher_distortion_probabilities=teacher_distortion_probabilities,
+            teacher_level_probabilities=teacher_level_probabilities,
         )
         return output
-
-    def _losses(
-        self,
-        features: PfdIqaFeatures,
-        grid: tuple[int, int],
-        token_mask: torch.Tensor | None,
-        timesteps: torch.Tensor | None,
-        diffusion_latents: torch.Tensor | None,
-        teacher_features: torch.Tensor | None,
-        teacher_distortion: torch.Tensor | None,
-        teacher_level: torch.Tensor | None,
-    ) -> dict[str, torch.Tensor]:
-        """Those of (4), (11) and (13) that the given targets allow."""
-        losses: dict[str, torch.Tensor] = {}
-        if self.has_priors:
-            for logits, target in (
-                (features.distortion_logits, teacher_distortion),
-                (features.quality_logits, teacher_level),
-            ):
-                if target is not None:
-                    divergence = pseudo_label_divergence(logits, target)
-                    losses["kl"] = losses.get("kl", 0.0) + divergence
-        if teacher_features is None:
-            return losses
-        target = teacher_features.detach().float()
-        if self.has_priors and token_mask is not None:
-            kept = token_mask.unbind(1)
-            losses["reconstruction"] = self.distortion_task.reconstruction_loss(
-                features.distortion_prior, target, kept[0]
-            ) + self.quality_task.reconstruction_loss(features.quality_prior, target, kept[1])
-        if self.has_denoiser:
-            losses["feature"] = (features.refined - target).square().mean()  # (13)
-            if timesteps is not None and diffusion_latents is not None:
-                noisy = self.scheduler.add_noise(target, diffusion_latents, timesteps)  # (10)
-                predicted = self.denoiser(
-                    noisy, timesteps, grid, self.denoiser.fold(features.condition)
-                )
-                losses["diffusion"] = (predicted - diffusion_latents).square().mean()  # (11)
-        return losses
 
 
 class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
@@ -501,7 +418,7 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
             config.denoising_width,
             config.head_queries,
             config.head_num_attention_heads,
-            config.vision_config.hidden_size if config.head_class_query else None,
+            self.pfd_iqa.vision_model.config.hidden_size if config.head_class_query else None,
         )
         self.post_init()
 
@@ -539,7 +456,9 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
         fields: dict[str, Any] = dict(config or {})
         fields.setdefault("text_pooling", pooling)
         layers = backbone.config.num_hidden_layers
-        fields.setdefault("feature_levels", sorted({-(-layers * share // 12) for share in (4, 8, 10, 12)}))
+        fields.setdefault(
+            "feature_levels", sorted({-(-layers * share // 12) for share in (4, 8, 10, 12)})
+        )
         probe = encode_prompts(tower, tokenizer, ["a photo"], fields["text_pooling"])
         model = cls(
             PfdIqaConfig(
@@ -604,6 +523,7 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
                 )
             buffer.copy_(centred_prompts(embeddings).to(buffer))
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.Tensor,
@@ -612,7 +532,7 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
         output_quality_map: bool = False,
         output_features: bool = False,
         **kwargs: Any,
-    ) -> PfdIqaOutput | tuple[Any, ...]:
+    ) -> PfdIqaOutput:
         """Score pictures.
 
         Args:
@@ -627,16 +547,15 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
         Returns:
             A `PfdIqaOutput`, or a tuple with `return_dict=False`.
         """
-        return_dict = kwargs.pop("return_dict", None)
-        if return_dict is None:
-            return_dict = self.config.return_dict
         if pixel_values.dim() == 4:
             pixel_values = pixel_values[:, None]  # (B, 1, 3, H, W)
         pictures, views = pixel_values.shape[:2]
         for name in ("output_hidden_states", "output_attentions"):
             if name not in kwargs and getattr(self.config, name, False):
                 kwargs[name] = True
-        features = self.pfd_iqa(pixel_values.flatten(0, 1), **kwargs)  # R = B·V rows
+        features = self.pfd_iqa(
+            pixel_values.flatten(0, 1), return_dict=True, **kwargs
+        )  # R = B·V rows
         head_type = self.head.bias.dtype
         with torch.autocast(pixel_values.device.type, enabled=False):
             judged = self.head(
@@ -682,37 +601,14 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
             if output_features:
                 output.features = features
             if labels is not None:
-                output.loss, output.loss_parts = self._loss(labels, view_scores, deviations, features)
-        return output if return_dict else output.to_tuple()
+                parts = opinion_losses(labels, view_scores, deviations, (low, high))
+                parts |= features.losses or {}
+                # L without L_map, which needs three pictures at once and belongs to the trainer.
+                output.loss = torch.stack(
+                    [self._loss_weight(name) * part for name, part in parts.items()]
+                ).sum()
+                output.loss_parts = parts
+        return output
 
-    def _loss(
-        self,
-        labels: torch.Tensor,
-        view_scores: torch.Tensor,
-        deviations: torch.Tensor,
-        features: PfdIqaFeatures,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """L without L_map, which needs three pictures at once and belongs to the trainer."""
-        low, high = self.config.score_range
-        known = torch.isfinite(labels)[:, None].expand_as(view_scores)
-        target = torch.nan_to_num(labels.to(view_scores.dtype))[:, None].expand_as(view_scores)
-        count = known.sum().clamp(min=1)
-        error = F.smooth_l1_loss(
-            (view_scores - low) / (high - low),
-            (target - low) / (high - low),
-            beta=0.1,
-            reduction="none",
-        )
-        likelihood = F.gaussian_nll_loss(
-            view_scores.detach(), target, deviations.square(), reduction="none"
-        )
-        parts = {
-            "regression": torch.where(known, error, 0.0).sum() / count,
-            "deviation": torch.where(known, likelihood, 0.0).sum() / count,
-            **(features.losses or {}),
-        }
-        weights = {"regression": 1.0}
-        for name in ("deviation", "kl", "diffusion", "feature", "reconstruction"):
-            weights[name] = float(getattr(self.config, f"{name}_loss_weight"))
-        loss = sum((weights[name] * part for name, part in parts.items()), start=target.new_zeros(()))
-        return loss, parts
+    def _loss_weight(self, name: str) -> float:
+        return 1.0 if name == "regression" else float(getattr(self.config, f"{name}_loss_weight"))

@@ -33,7 +33,7 @@ class ViewQuality:
 
 
 class QualityHead(nn.Module):
-    """Panel of queries over the refined tokens; the score's logit is a weighted sum of token values.
+    """Panel of queries over refined tokens; the score's logit is a weighted sum of token values.
 
     Because z = Σ_i w_i z_i + b, the quality map is the set of z_i and no afterthought.
 
@@ -77,10 +77,10 @@ class QualityHead(nn.Module):
         init.zeros_(self.deviation.weight)
         init.constant_(self.deviation.bias, 9.5)
 
-    def _attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> torch.Tensor:
-        split = [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)]
+    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        split = [
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)
+        ]
         return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
 
     def forward(

@@ -26,7 +26,7 @@ class FeatureDDIMSchedulerOutput(BaseOutput):
     pred_original_sample: torch.Tensor | None = None
 
 
-class FeatureDDIMScheduler(SchedulerMixin, ConfigMixin):
+class FeatureDDIMScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     """Deterministic DDIM (eta = 0, noise prediction, no clipping) that starts at a low noise level.
 
     Its coefficients are Python numbers, not tensors: they survive construction on the meta device,
@@ -72,8 +72,14 @@ class FeatureDDIMScheduler(SchedulerMixin, ConfigMixin):
             )
         if not 0 < start_timestep < num_train_timesteps:
             raise ValueError(
-                f"'start_timestep' must lie between 0 and {num_train_timesteps}, got {start_timestep}"
+                f"'start_timestep' must lie between 0 and {num_train_timesteps}, "
+                f"got {start_timestep}"
             )
+        self._start, self._total, self._spacing = (
+            start_timestep,
+            num_train_timesteps,
+            timestep_spacing,
+        )
         # fp32 on the CPU, as diffusers computes them, so that both agree to the last bit.
         betas = torch.linspace(
             beta_start, beta_end, num_train_timesteps, dtype=torch.float32, device="cpu"
@@ -96,14 +102,14 @@ class FeatureDDIMScheduler(SchedulerMixin, ConfigMixin):
             ValueError: more steps than the spacing has distinct levels for.
         """
         steps = num_inference_steps
-        start, total = self.config.start_timestep, self.config.num_train_timesteps
-        limit = start if self.config.timestep_spacing == "fixed_start" else total // 2
+        start, total = self._start, self._total
+        limit = start if self._spacing == "fixed_start" else total // 2
         if not 1 <= steps <= limit:
             raise ValueError(
                 f"'num_inference_steps' must be from 1 to {limit} for spacing "
-                f"'{self.config.timestep_spacing}', got {steps}"
+                f"'{self._spacing}', got {steps}"
             )
-        if self.config.timestep_spacing == "fixed_start":
+        if self._spacing == "fixed_start":
             levels = [round(start * (1 - i / steps)) for i in range(steps)]
         else:
             ratio = total // (2 * steps)
@@ -191,4 +197,4 @@ class FeatureDDIMScheduler(SchedulerMixin, ConfigMixin):
 
     def __len__(self) -> int:
         """Length of the training schedule."""
-        return int(self.config.num_train_timesteps)
+        return self._total

@@ -50,8 +50,16 @@ def encode_prompts(tower: Any, tokenizer: Any, prompts: list[str], pooling: str)
     # SigLIP was trained on texts padded to its full length; CLIP and BERT mask their padding.
     fixed = "siglip" in tower.config.model_type
     padding = {"padding": "max_length", "max_length": tower.config.max_position_embeddings}
-    batch = tokenizer(prompts, return_tensors="pt", truncation=True, **(padding if fixed else {"padding": True}))
-    output = tower(**{key: batch[key] for key in ("input_ids", "attention_mask") if key in batch and not (fixed and key == "attention_mask")})
+    batch = tokenizer(
+        prompts, return_tensors="pt", truncation=True, **(padding if fixed else {"padding": True})
+    )
+    output = tower(
+        **{
+            key: batch[key]
+            for key in ("input_ids", "attention_mask")
+            if key in batch and not (fixed and key == "attention_mask")
+        }
+    )
     if pooling == "projection":
         embeddings = getattr(output, "text_embeds", None)
         if embeddings is None:

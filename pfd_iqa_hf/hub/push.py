@@ -94,9 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.dry_run:
             print(f"{options.repo_id} as it would be uploaded: {folder}")
             return
-        address = push(
-            folder, options.repo_id, options.private, options.revision, options.token
-        )
+        address = push(folder, options.repo_id, options.private, options.revision, options.token)
         print(address)
 
 

@@ -1,1 +1,1 @@
-"""Training: backbone conversion, the teacher, the losses and the loop; nothing here is needed to score."""
+"""Training: backbone conversion, teacher, losses and the loop; scoring needs nothing of it."""

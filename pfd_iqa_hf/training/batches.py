@@ -75,9 +75,7 @@ def recipe_data(root: str, validation_share: float, seed: int) -> RecipeData:
     kept = [rating for i, rating in enumerate(grouped) if i not in shown]
     learn, validate = validation_split(kept, validation_share, seed)
     pristine = [rating for rating in learn if rating.group == "ss03" and rating.mos >= 75]
-    return RecipeData(
-        list(learn), list(validate), pristine, [grouped[i] for i in sorted(shown)]
-    )
+    return RecipeData(list(learn), list(validate), pristine, [grouped[i] for i in sorted(shown)])
 
 
 class RecipeBatches(Dataset):
@@ -180,5 +178,3 @@ class RecipeBatches(Dataset):
         label[0] += 0.98 * (1 - sure)
         label[self.distortion_names.index(group)] += 0.98 * sure
         return label
-
-

@@ -48,6 +48,7 @@ def composition_loss(
         mixed: Those of the mixture.
         mask: Share of the stronger view in the mixture, (B, H, W), 0 to 1.
     """
-    share = F.adaptive_avg_pool2d(mask[:, None].float(), mixed.shape[-2:])[:, 0]  # (B, h, w)
+    rows, columns = mixed.shape[-2:]
+    share = F.adaptive_avg_pool2d(mask[:, None].float(), (rows, columns))[:, 0]  # (B, h, w)
     target = (share * strong + (1 - share) * mild).detach()
     return (mixed - target).square().mean()

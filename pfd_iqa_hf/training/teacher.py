@@ -45,16 +45,21 @@ class Teacher(nn.Module):
         levels: Layers of the tower that are fused; later layers are not run at all.
     """
 
+    distortion_prompts: torch.Tensor
+    quality_prompts: torch.Tensor
+    encoder: torch.Tensor
+    encoder_mean: torch.Tensor
+
     def __init__(
         self,
-        vision_model: nn.Module,
+        vision_model: Any,
         distortion_prompts: torch.Tensor,
         quality_prompts: torch.Tensor,
         target_width: int,
         levels: tuple[int, ...] = (4, 7, 10),
     ) -> None:
         super().__init__()
-        self.vision_model = vision_model
+        self.vision_model: Any = vision_model
         self.levels = levels
         width = vision_model.config.hidden_size
         self.level_norms = nn.ModuleList(nn.LayerNorm(width) for _ in levels)

@@ -47,7 +47,7 @@ def _rate(step: int, steps: int, warm_up: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
-def _freeze_lower(backbone: torch.nn.Module, layers: int) -> None:
+def _freeze_lower(backbone: Any, layers: int) -> None:
     """Embeddings and first layers keep their general features, and cost no backward pass."""
     backbone.embeddings.requires_grad_(False)
     for layer in backbone.encoder.layer[:layers]:
@@ -55,7 +55,11 @@ def _freeze_lower(backbone: torch.nn.Module, layers: int) -> None:
 
 
 def _parameter_groups(
-    model: torch.nn.Module, backbone: torch.nn.Module, backbone_rate: float, rate: float, decay: float
+    model: torch.nn.Module,
+    backbone: Any,
+    backbone_rate: float,
+    rate: float,
+    decay: float,
 ) -> list[dict[str, Any]]:
     """Lower learning rates for lower layers; no weight decay on vectors."""
     inside = {id(p): name for name, p in backbone.named_parameters()}
@@ -79,14 +83,15 @@ def _parameter_groups(
 
 def _batches(dataset: RecipeBatches, first: int) -> Iterator[dict[str, torch.Tensor]]:
     loader: DataLoader = DataLoader(
-        Subset(dataset, range(first, len(dataset))), batch_size=None, num_workers=1, prefetch_factor=6
+        Subset(dataset, range(first, len(dataset))),
+        batch_size=None,
+        num_workers=1,
+        prefetch_factor=6,
     )
     yield from loader
 
 
-def _step(
-    optimizer: torch.optim.Optimizer, loss: torch.Tensor, factor: float, what: str
-) -> None:
+def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, factor: float, what: str) -> None:
     if not torch.isfinite(loss):
         raise FloatingPointError(f"the loss of {what} is {loss.item()}; lower the learning rate")
     for group in optimizer.param_groups:
@@ -112,12 +117,14 @@ def train_teacher(
     for layer in teacher.vision_model.encoder.layer[teacher.levels[-1] :]:
         layer.requires_grad_(False)
     teacher.vision_model.layernorm.requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        _parameter_groups(teacher, teacher.vision_model, 1e-4, 1e-3, 0.8)
-    )
+    optimizer = torch.optim.AdamW(_parameter_groups(teacher, teacher.vision_model, 1e-4, 1e-3, 0.8))
     names = student.config.distortion_names
     dataset = RecipeBatches(
-        data, arguments.teacher_steps, rated=14, triples=6, seed=arguments.seed + 1,
+        data,
+        arguments.teacher_steps,
+        rated=14,
+        triples=6,
+        seed=arguments.seed + 1,
         distortion_names=names,
     )
     sample = []
@@ -141,7 +148,9 @@ def train_teacher(
         if step % 20 == 0 or step == arguments.teacher_steps - 1:
             right = distortion[known].argmax(-1) == batch["known_distortion"][known].argmax(-1)
             _log(
-                arguments.work_dir / "log.jsonl", stage="teacher", step=step,
+                arguments.work_dir / "log.jsonl",
+                stage="teacher",
+                step=step,
                 type_loss=round(type_loss.mean().item(), 4),
                 level_loss=round(level_loss.mean().item(), 4),
                 type_accuracy=round(right.float().mean().item(), 3),
@@ -153,7 +162,9 @@ def train_teacher(
 
 
 def student_loss(
-    model: PfdIqaForImageQualityAssessment, teacher: Teacher, batch: dict[str, torch.Tensor],
+    model: PfdIqaForImageQualityAssessment,
+    teacher: Teacher,
+    batch: dict[str, torch.Tensor],
     rated: int,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """The whole loss of one batch: the model's own parts and those that need several pictures."""
@@ -165,9 +176,14 @@ def student_loss(
             known.isfinite(), known, targets["teacher_distortion_probabilities"].float()
         )
         output = model(
-            batch["pixel_values"], labels=batch["labels"], output_quality_map=True,
-            token_mask=batch["token_mask"], latents=batch["latents"],
-            timesteps=batch["timesteps"], diffusion_latents=batch["diffusion_latents"], **targets,
+            batch["pixel_values"],
+            labels=batch["labels"],
+            output_quality_map=True,
+            token_mask=batch["token_mask"],
+            latents=batch["latents"],
+            timesteps=batch["timesteps"],
+            diffusion_latents=batch["diffusion_latents"],
+            **targets,
         )
     parts = dict(output.loss_parts)
     parts["correlation"] = correlation_loss(output.logits[:rated], batch["labels"][:rated])
@@ -182,14 +198,20 @@ def student_loss(
 
 
 def train_student(
-    arguments: argparse.Namespace, data: RecipeData, model: PfdIqaForImageQualityAssessment,
+    arguments: argparse.Namespace,
+    data: RecipeData,
+    model: PfdIqaForImageQualityAssessment,
     teacher: Teacher,
 ) -> None:
     """Second stage; leaves the moving average of the weights in `model`."""
     _freeze_lower(model.vision_model, arguments.frozen_layers)
     optimizer = torch.optim.AdamW(
         _parameter_groups(
-            model, model.vision_model, arguments.backbone_learning_rate, arguments.learning_rate, 0.8
+            model,
+            model.vision_model,
+            arguments.backbone_learning_rate,
+            arguments.learning_rate,
+            0.8,
         )
     )
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -204,11 +226,17 @@ def train_student(
     config = model.config
     grid = model.pfd_iqa.native_grid
     dataset = RecipeBatches(
-        data, arguments.steps, arguments.rated, arguments.triples, arguments.seed,
+        data,
+        arguments.steps,
+        arguments.rated,
+        arguments.triples,
+        arguments.seed,
         config.distortion_names,
         draws={
-            "tokens": grid[0] * grid[1], "width": config.denoising_width,
-            "start_timestep": config.start_timestep, "mask_ratio": config.mask_ratio,
+            "tokens": grid[0] * grid[1],
+            "width": config.denoising_width,
+            "start_timestep": config.start_timestep,
+            "mask_ratio": config.mask_ratio,
             "unmasked_share": config.unmasked_share,
         },
     )
@@ -225,15 +253,23 @@ def train_student(
         if step % 10 == 0:
             seconds = (time.time() - began) / (done - first)
             _log(
-                arguments.work_dir / "log.jsonl", stage="student", step=step,
-                loss=round(loss.item(), 4), seconds_per_step=round(seconds, 3), **parts,
+                arguments.work_dir / "log.jsonl",
+                stage="student",
+                step=step,
+                loss=round(loss.item(), 4),
+                seconds_per_step=round(seconds, 3),
+                **parts,
             )
         last = done == arguments.steps
         if done % arguments.save_steps == 0 or last:
             _save_state(
                 path,
-                {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                 "average": average, "step": done},
+                {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "average": average,
+                    "step": done,
+                },
             )
         if done % arguments.validation_steps == 0 and not last:
             current = {name: p.detach().clone() for name, p in trained.items()}
@@ -296,8 +332,12 @@ def main(argv: list[str] | None = None) -> None:
 
     data = recipe_data(arguments.biq2021, arguments.validation_share, seed=0)
     _log(
-        arguments.work_dir / "log.jsonl", stage="data", train=len(data.train),
-        validation=len(data.validation), pristine=len(data.pristine), dropped=len(data.dropped),
+        arguments.work_dir / "log.jsonl",
+        stage="data",
+        train=len(data.train),
+        validation=len(data.validation),
+        pristine=len(data.pristine),
+        dropped=len(data.dropped),
     )
     model = PfdIqaForImageQualityAssessment.from_vision_text_pretrained(
         str(arguments.weights / "dinov2-small"), str(arguments.weights / "minilm")
@@ -305,7 +345,7 @@ def main(argv: list[str] | None = None) -> None:
     model.set_attn_implementation("eager")  # its backward pass is the faster one on a CPU
     teacher = train_teacher(arguments, data, model)
     train_student(arguments, data, model, teacher)
-    result = validate(model, data.validation, teacher)
+    result = validate(model, data.validation[: arguments.validation_pictures], teacher)
     _log(arguments.work_dir / "log.jsonl", stage="validation", step=arguments.steps, **result)
     model.set_attn_implementation("sdpa")
     facts = calibrate(model, data.validation)

@@ -27,7 +27,9 @@ def within_group_srcc(scores: np.ndarray, ratings: Sequence[Rating]) -> float:
     groups = np.array([rating.group or "" for rating in ratings])
     labels = np.array([rating.mos for rating in ratings])
     return float(
-        np.mean([srcc(scores[groups == name], labels[groups == name]) for name in np.unique(groups)])
+        np.mean(
+            [srcc(scores[groups == name], labels[groups == name]) for name in np.unique(groups)]
+        )
     )
 
 
@@ -92,9 +94,7 @@ def validate(
 
 
 @torch.inference_mode()
-def calibrate(
-    model: PfdIqaForImageQualityAssessment, ratings: Sequence[Rating]
-) -> dict[str, Any]:
+def calibrate(model: PfdIqaForImageQualityAssessment, ratings: Sequence[Rating]) -> dict[str, Any]:
     """Fit (16) on held-back pictures with the views of the test; writes into the configuration.
 
     a and b minimise the Gaussian likelihood; both are then scaled together so that ±1.2816 σ is

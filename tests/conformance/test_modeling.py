@@ -1,7 +1,9 @@
 """transformers' common model tests: what every model of the library promises."""
 
 import unittest
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -12,6 +14,13 @@ from pfd_iqa_hf import PfdIqaConfig, PfdIqaForImageQualityAssessment
 from .common_tests import import_common_tests
 
 common = import_common_tests("test_modeling_common")
+
+
+def _incomplete_checkpoints_allowed() -> Any:
+    """PFD-IQA refuses them unless told otherwise; these tests are about what the report says."""
+    model_class = PfdIqaForImageQualityAssessment
+    lenient = partial(model_class.from_pretrained, ignore_missing_weights=True)
+    return mock.patch.object(model_class, "from_pretrained", lenient)
 
 
 class PfdIqaModelTester:
@@ -80,9 +89,28 @@ class PfdIqaModelTest(common.ModelTesterMixin, unittest.TestCase):  # type: igno
     ) -> dict[str, Any]:
         inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels)
         if return_labels:
-            count = self.model_tester.batch_size
-            inputs["labels"] = torch.linspace(20.0, 80.0, count, device=common.torch_device)
+            # Masks and teacher features too: mask token and reconstruction learn from these alone.
+            count, tokens = self.model_tester.batch_size, self.model_tester.seq_length - 1
+            generator = torch.Generator().manual_seed(1)
+            features = torch.randn(
+                (count, tokens, self.model_tester.get_config().denoising_width), generator=generator
+            )
+            inputs |= {
+                "labels": torch.linspace(20.0, 80.0, count, device=common.torch_device),
+                "token_mask": torch.rand((count, 2, tokens), generator=generator) > 0.5,
+                "teacher_features": features,
+            }
         return inputs
+
+    def test_correct_missing_keys(self) -> None:
+        """A base checkpoint lacks the head, and the report says so."""
+        with _incomplete_checkpoints_allowed():
+            super().test_correct_missing_keys()
+
+    def test_model_weights_reload_no_missing_tied_weights(self) -> None:
+        """Of a checkpoint without any weight every tensor is reported as missing."""
+        with _incomplete_checkpoints_allowed():
+            super().test_model_weights_reload_no_missing_tied_weights()
 
     def test_model_get_set_embeddings(self) -> None:
         """The input embedding of a vision model is a convolution, not a table."""

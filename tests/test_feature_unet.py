@@ -1,0 +1,93 @@
+"""The denoiser would not be the cross-attention network that its documentation describes."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pfd_iqa_hf.modeling.feature_unet import ConditionAttention, FeatureUNet, TimeEmbedding
+
+
+def _awake(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Random parameters everywhere, zero-initialised ones included."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+def test_folded_attention_is_multi_head_attention() -> None:
+    width, heads = 12, 3
+    ours = ConditionAttention(width, heads)
+    _awake(ours)
+    reference = nn.MultiheadAttention(width, heads, batch_first=True)
+    with torch.no_grad():
+        weights = [ours.query.weight, ours.key.weight, ours.value.weight]
+        reference.in_proj_weight.copy_(torch.cat(weights))
+        reference.in_proj_bias.zero_()
+        reference.out_proj.weight.copy_(ours.output.weight)
+        reference.out_proj.bias.copy_(ours.output.bias)
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randn(2, 7, width, generator=generator)
+    condition = torch.randn(2, 2, width, generator=generator)
+    attended, _ = reference(ours.norm(tokens), condition, condition)
+    keys, values = ours.fold(condition)
+    assert torch.allclose(ours(tokens, keys, values), tokens + attended, atol=1e-5)
+
+
+def test_time_embedding_reads_sinusoids_of_the_level() -> None:
+    embedding = TimeEmbedding(8)
+    with torch.no_grad():
+        for layer in (embedding.first, embedding.second):
+            layer.weight.copy_(torch.eye(8))
+            layer.bias.zero_()
+    angles = torch.tensor([37 / 10_000 ** (i / 4) for i in range(4)])
+    waves = torch.cat([angles.cos(), angles.sin()])
+    expected = waves * torch.sigmoid(waves)  # SiLU between two identities
+    assert torch.allclose(embedding(torch.tensor([37]))[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_a_new_denoiser_predicts_no_noise_and_its_blocks_do_nothing(levels: int) -> None:
+    unet = FeatureUNet(8, 2, 2, levels)
+    for module in unet.modules():
+        if module is not unet and hasattr(module, "initialize_parameters"):
+            module.initialize_parameters()
+    feature = torch.randn(2, 12, 8)
+    folded = unet.fold(torch.randn(2, 2, 8))
+    time = unet.time_embedding(torch.tensor([100.0]))
+    for block in (unet.entry, unet.exit):
+        assert torch.equal(block(feature, (3, 4), time, folded[0]), feature)
+    unet.initialize_parameters()
+    assert not unet(feature, torch.tensor([100.0]), (3, 4), folded).any()
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+@pytest.mark.parametrize("grid", [(1, 1), (1, 6), (5, 3), (4, 4), (7, 2)])
+def test_any_grid(grid: tuple[int, int], levels: int) -> None:
+    unet = FeatureUNet(8, 1, 2, levels)
+    _awake(unet)
+    feature = torch.randn(3, math.prod(grid), 8)
+    out = unet(feature, torch.tensor([7, 70, 300]), grid, unet.fold(torch.randn(3, 2, 8)))
+    assert out.shape == feature.shape
+    assert torch.isfinite(out).all()
+
+
+def test_rows_levels_and_conditions_are_independent() -> None:
+    unet = FeatureUNet(8, 1, 2, 2)
+    _awake(unet)
+    generator = torch.Generator().manual_seed(3)
+    feature = torch.randn(2, 15, 8, generator=generator)
+    condition = torch.randn(2, 2, 8, generator=generator)
+    levels = torch.tensor([20, 380])
+    together = unet(feature, levels, (5, 3), unet.fold(condition))
+    for row in range(2):
+        part = slice(row, row + 1)
+        alone = unet(feature[part], levels[part], (5, 3), unet.fold(condition[part]))
+        assert torch.allclose(alone, together[part], atol=1e-5)
+    swapped = unet(feature, levels, (5, 3), unet.fold(condition.flip(0)))
+    assert (swapped - together).abs().max() > 1e-3
+    other = unet(feature, levels.flip(0), (5, 3), unet.fold(condition))
+    assert (other - together).abs().max() > 1e-3
