@@ -1,13 +1,11 @@
 """Configuration of PFD-IQA: every choice that the model reads, with the paper's names."""
 
-from __future__ import annotations
-
 import difflib
 import math
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
 
@@ -120,7 +118,9 @@ class PfdIqaConfig(PreTrainedConfig):
         deviation_loss_weight: Weight of the Gaussian likelihood of the view deviation (15).
 
     Raises:
-        ValueError: a keyword is unknown or a value impossible; the message names the field.
+        ValueError: a keyword is unknown or a sub-configuration impossible.
+        StrictDataclassError: a value has the wrong type or is impossible (huggingface_hub's
+            exception).  Every message names the field.
     """
 
     model_type = "pfd_iqa"
@@ -215,10 +215,21 @@ class PfdIqaConfig(PreTrainedConfig):
             if value is None or isinstance(value, dict):
                 fields = dict(value or {})
                 model_type = fields.pop("model_type", default)
+                if model_type not in CONFIG_MAPPING:
+                    raise ValueError(f"'{key}': transformers has no model_type {model_type!r}")
                 setattr(self, key, AutoConfig.for_model(model_type, **fields))
+            elif not isinstance(value, PreTrainedConfig):
+                raise ValueError(
+                    f"'{key}' must be a configuration or its dictionary, got {value!r}; "
+                    "from_vision_text_pretrained builds a model from checkpoints"
+                )
+            # Where a tower was loaded from is no business of whoever gets the saved model.
+            getattr(self, key)._name_or_path = ""
         for name in ("distortion_names", "level_names", "level_borders", "feature_levels"):
-            setattr(self, name, list(getattr(self, name)))
-        self.score_range = [float(bound) for bound in self.score_range]
+            if isinstance(getattr(self, name), tuple):
+                setattr(self, name, list(getattr(self, name)))
+        if all(isinstance(bound, int | float) for bound in self.score_range):
+            self.score_range = [float(bound) for bound in self.score_range]
         kwargs.setdefault("num_labels", 1)
         self.problem_type = "regression"
         super().__post_init__(**kwargs)
@@ -262,26 +273,29 @@ class PfdIqaConfig(PreTrainedConfig):
         for field, choices in _CHOICES.items():
             require(getattr(self, field) in choices, field, f"one of {', '.join(choices)}")
         for field in (*_POSITIVE, *_NOT_NEGATIVE, *_OTHER_NUMBERS):
-            require(isinstance(getattr(self, field), int | float), field, "a number")
+            require(math.isfinite(getattr(self, field)), field, "a finite number")
         for field in _POSITIVE:
             require(getattr(self, field) > 0, field, "positive")
         for field in _NOT_NEGATIVE:
             value = getattr(self, field)
-            require(math.isfinite(value) and value >= 0, field, "a number of at least 0")
+            require(value >= 0, field, "a number of at least 0")
         for field in ("distortion_names", "level_names"):
             names = getattr(self, field)
             require(len(names) >= 2, field, "at least two names")
             require(len(set(names)) == len(names), field, "without repetition")
         for field in ("distortion_template", "level_template"):
             require(getattr(self, field).count("{}") == 1, field, "a text with one {}")
-        layers = getattr(self.vision_config, "num_hidden_layers", None)
-        require(bool(self.feature_levels), "feature_levels", "at least one layer")
-        if layers is not None:
+        for needed in ("hidden_size", "num_hidden_layers", "patch_size", "image_size"):
             require(
-                all(1 <= level <= layers for level in self.feature_levels),
-                "feature_levels",
-                f"layers from 1 to {layers} of the backbone",
+                hasattr(self.vision_config, needed), "vision_config", f"a transformer with {needed}"
             )
+        layers = int(getattr(self.vision_config, "num_hidden_layers", 0))
+        require(bool(self.feature_levels), "feature_levels", "at least one layer")
+        require(
+            all(1 <= level <= layers for level in self.feature_levels),
+            "feature_levels",
+            f"layers from 1 to {layers} of the backbone",
+        )
         require(
             sorted(set(self.feature_levels)) == list(self.feature_levels),
             "feature_levels",

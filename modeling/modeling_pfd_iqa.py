@@ -14,6 +14,7 @@ Equation numbers are those of `docs/method.md`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ from .configuration_pfd_iqa import PfdIqaConfig
 from .feature_unet import FeatureUNet
 from .model_losses import method_losses, opinion_losses
 from .noise_alignment import NoiseAlignment, PriorFusion
-from .outputs import PfdIqaFeatures, PfdIqaOutput
+from .outputs import PfdIqaFeatures, PfdIqaOutput, in_declared_order
 from .prior_discovery import PriorDiscovery
 from .prompt_aggregation import PromptAggregation, centred_prompts
 from .quality_head import QualityHead, level_probabilities
@@ -60,7 +61,8 @@ class PfdIqaPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules = ["PriorDiscovery", "FeatureUNet", "QualityHead"]
     # Score and deviation are read to a hundredth of a point: bf16 has three digits.
-    _keep_in_fp32_modules_strict = ["head"]
+    # (A pattern: some backbones have a part called head too.)
+    _keep_in_fp32_modules_strict = ["^head"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -401,7 +403,7 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
             teacher_distortion_probabilities=teacher_distortion_probabilities,
             teacher_level_probabilities=teacher_level_probabilities,
         )
-        return output
+        return in_declared_order(output)
 
 
 class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
@@ -490,7 +492,8 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
                 before), templates, `pristine_prompt`.
 
         Raises:
-            ValueError: another number of names, or another embedding width.
+            ValueError: another number of names, an impossible template, or another embedding
+                width; the model is then as before.
         """
         for key, value in fields.items():
             if key not in (
@@ -508,20 +511,27 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
                 )
         if isinstance(tower, str):
             tower, tokenizer, _ = load_text_tower(tower)
+        # On a copy, so that a fault leaves the model as it was.
+        config = copy.deepcopy(self.config)
         for key, value in fields.items():
-            setattr(self.config, key, value)
-        for name, prompts in (
-            ("distortion_prompts", self.config.distortion_prompts),
-            ("quality_prompts", self.config.level_prompts),
+            setattr(config, key, value)
+        config.validate_architecture()
+        base, new = self.pfd_iqa, []
+        for buffer, prompts in (
+            (base.distortion_prompts, config.distortion_prompts),
+            (base.quality_prompts, config.level_prompts),
         ):
-            buffer = getattr(self.pfd_iqa, name)
-            embeddings = encode_prompts(tower, tokenizer, prompts, self.config.text_pooling)
+            embeddings = encode_prompts(tower, tokenizer, prompts, config.text_pooling)
             if embeddings.shape[-1] != buffer.shape[-1]:
                 raise ValueError(
                     f"set_prompts: the text tower gives {embeddings.shape[-1]} numbers a prompt, "
                     f"the model was built for {buffer.shape[-1]} ('text_embed_dim')"
                 )
-            buffer.copy_(centred_prompts(embeddings).to(buffer))
+            new.append((buffer, centred_prompts(embeddings)))
+        for buffer, embeddings in new:
+            buffer.copy_(embeddings.to(buffer))
+        for key, value in fields.items():
+            setattr(self.config, key, value)
 
     @can_return_tuple
     def forward(
@@ -608,7 +618,7 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
                     [self._loss_weight(name) * part for name, part in parts.items()]
                 ).sum()
                 output.loss_parts = parts
-        return output
+        return in_declared_order(output)
 
     def _loss_weight(self, name: str) -> float:
         return 1.0 if name == "regression" else float(getattr(self.config, f"{name}_loss_weight"))

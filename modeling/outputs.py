@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 from transformers.utils import ModelOutput
 
-__all__ = ["PfdIqaFeatures", "PfdIqaOutput"]
+__all__ = ["PfdIqaFeatures", "PfdIqaOutput", "in_declared_order"]
+
+Output = TypeVar("Output", bound=ModelOutput)
+
+
+def in_declared_order(output: Output) -> Output:
+    """The same output with its entries in the order of the class, which a tuple of it shows.
+
+    A `ModelOutput` otherwise lists what was set later at its end: the loss would not come first.
+    """
+    names = [field.name for field in fields(output)]  # type: ignore[arg-type]
+    return type(output)(**{name: getattr(output, name) for name in names})
 
 
 @dataclass

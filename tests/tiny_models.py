@@ -7,7 +7,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModel,
-    BertTokenizerFast,
+    BertTokenizer,
     CLIPModel,
     CLIPTextConfig,
     CLIPTextModelWithProjection,
@@ -139,7 +139,7 @@ def save_text_tower(family: str, folder: Path) -> Path:
         vocabulary = {
             token: i for i, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])
         }
-        ends = {"bos_token_id": len(tokens), "eos_token_id": len(tokens) + 1}
+        ends: dict[str, Any] = {"bos_token_id": len(tokens), "eos_token_id": len(tokens) + 1}
         tower = CLIPTextModelWithProjection(CLIPTextConfig(**fields, **ends))
         tower.save_pretrained(folder)
         CLIPTokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder)
@@ -152,7 +152,7 @@ def save_text_tower(family: str, folder: Path) -> Path:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     pieces = [*special, *letters, *(f"##{letter}" for letter in letters)]
     (folder / "vocab.txt").write_text("\n".join(pieces))
-    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
     return folder
 
 
