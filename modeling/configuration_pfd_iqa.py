@@ -193,10 +193,10 @@ class PfdIqaConfig(PreTrainedConfig):
     uncertainty_spread_weight: int | float = 1.0
     interval_factors: dict[str, int | float] | None = None
 
-    kl_loss_weight: int | float = 0.1
-    diffusion_loss_weight: int | float = 0.1
-    feature_loss_weight: int | float = 0.02
-    reconstruction_loss_weight: int | float = 0.02
+    kl_loss_weight: int | float = 0.2
+    diffusion_loss_weight: int | float = 0.3
+    feature_loss_weight: int | float = 0.05
+    reconstruction_loss_weight: int | float = 0.05
     deviation_loss_weight: int | float = 0.01
     initializer_range: int | float = 0.02
 

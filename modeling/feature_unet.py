@@ -1,4 +1,9 @@
-"""PDR, denoiser ε_θ: a two-level UNet-lite on the token grid, cross-attention to the condition."""
+"""PDR, denoiser: a two-level UNet-lite on the token grid with cross-attention to the condition.
+
+The network predicts the velocity v = √ᾱ ε − √(1−ᾱ) F_0 (Salimans and Ho, arXiv 2202.00512), from
+which ε_θ = √ᾱ v + √(1−ᾱ) F_t follows.  At its zero start ε_θ is then already the best that a linear
+denoiser can say, and a short training goes into what is better than that.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,20 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
 
-__all__ = ["ConditionAttention", "FeatureUNet", "TimeEmbedding"]
+__all__ = ["ConditionAttention", "FeatureUNet", "TimeEmbedding", "noise_from_velocity"]
+
+
+def noise_from_velocity(
+    velocity: torch.Tensor, feature: torch.Tensor, alpha_bar: torch.Tensor | float
+) -> torch.Tensor:
+    """ε_θ = √ᾱ v_θ + √(1−ᾱ) F_t.
+
+    Args:
+        velocity: v_θ, (B, N, D').
+        feature: F_t, (B, N, D').
+        alpha_bar: ᾱ_t, a number or (B, 1, 1).
+    """
+    return alpha_bar**0.5 * velocity + (1 - alpha_bar) ** 0.5 * feature
 
 
 class TimeEmbedding(nn.Module):
@@ -56,11 +74,6 @@ class ConditionAttention(nn.Module):
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width, bias=False)
         self.output = nn.Linear(width, width)
-
-    def initialize_parameters(self) -> None:
-        """The block starts as the identity."""
-        init.zeros_(self.output.weight)
-        init.zeros_(self.output.bias)
 
     def fold(self, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Args: condition (B, C, D'). Returns: folded keys and values, (B, h·C, D') each."""
@@ -122,7 +135,7 @@ class DenoisingBlock(nn.Module):
 
 
 class FeatureUNet(nn.Module):
-    """ε_θ(F_t, t, c): predicts the noise in a feature, shape (B, N, D').
+    """v_θ(F_t, t, c): predicts the velocity of a noisy feature, shape (B, N, D').
 
     Args:
         width: Width D'.
@@ -146,7 +159,7 @@ class FeatureUNet(nn.Module):
         self.output = nn.Linear(width, width)
 
     def initialize_parameters(self) -> None:
-        """The first prediction is zero noise."""
+        """The first prediction is zero velocity."""
         init.zeros_(self.output.weight)
         init.zeros_(self.output.bias)
 
@@ -165,7 +178,7 @@ class FeatureUNet(nn.Module):
         grid: tuple[int, int],
         folded: list[tuple[torch.Tensor, torch.Tensor]],
     ) -> torch.Tensor:
-        """Predict the noise.
+        """Predict the velocity; `noise_from_velocity` turns it into noise.
 
         Args:
             feature: F_t, (B, N, D').
@@ -174,7 +187,7 @@ class FeatureUNet(nn.Module):
             folded: What `fold` returned for the condition.
 
         Returns:
-            ε_θ, (B, N, D').
+            v_θ, (B, N, D').
         """
         tokens = feature.to(self.output.weight.dtype)
         time = self.time_embedding(timesteps)

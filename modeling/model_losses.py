@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .feature_unet import noise_from_velocity
 from .outputs import PfdIqaFeatures
 from .prior_discovery import pseudo_label_divergence
 
@@ -62,7 +63,9 @@ def method_losses(
         if timesteps is not None and diffusion_latents is not None:
             noisy = model.scheduler.add_noise(target, diffusion_latents, timesteps)  # (10)
             folded = model.denoiser.fold(features.condition)
-            predicted = model.denoiser(noisy, timesteps, grid, folded)
+            velocity = model.denoiser(noisy, timesteps, grid, folded)
+            alpha_bar = model.scheduler.alpha_bars(timesteps)[:, None, None]
+            predicted = noise_from_velocity(velocity, noisy, alpha_bar)
             losses["diffusion"] = (predicted - diffusion_latents).square().mean()  # (11)
     return losses
 

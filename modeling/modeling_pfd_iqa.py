@@ -21,21 +21,22 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoConfig, AutoModel, CLIPVisionModel, SiglipVisionModel
+from transformers import AutoModel
 from transformers import initialization as init
-from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import can_return_tuple
 
+from .checkpoint_pair import load_pair
 from .configuration_pfd_iqa import PfdIqaConfig
-from .feature_unet import FeatureUNet
+from .feature_unet import FeatureUNet, noise_from_velocity
 from .model_losses import method_losses, opinion_losses
 from .noise_alignment import NoiseAlignment, PriorFusion
 from .outputs import PfdIqaFeatures, PfdIqaOutput, in_declared_order
+from .pretrained_pfd_iqa import PfdIqaPreTrainedModel
 from .prior_discovery import PriorDiscovery
 from .prompt_aggregation import PromptAggregation, centred_prompts
 from .quality_head import QualityHead, level_probabilities
 from .scheduling_feature_ddim import FeatureDDIMScheduler
-from .text_prompts import encode_prompts, load_text_tower
+from .text_prompts import check_prompt_fields, load_text_tower, prompt_embeddings
 
 __all__ = [
     "BYPASSES",
@@ -47,75 +48,6 @@ __all__ = [
 ]
 
 BYPASSES = ("condition", "fusion", "alignment", "denoising")
-
-
-class PfdIqaPreTrainedModel(PreTrainedModel):
-    """Common ground of both models: initialisation and what transformers may do with them."""
-
-    config_class = PfdIqaConfig
-    base_model_prefix = "pfd_iqa"
-    main_input_name = "pixel_values"
-    input_modalities = ["image"]
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_attention_backend = True
-    _no_split_modules = ["PriorDiscovery", "FeatureUNet", "QualityHead"]
-    # Score and deviation are read to a hundredth of a point: bf16 has three digits.
-    # (A pattern: some backbones have a part called head too.)
-    _keep_in_fp32_modules_strict = ["^head"]
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, nn.Conv2d):
-            init.kaiming_uniform_(module.weight, a=5**0.5)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        for part in (*module.children(), module):
-            # Parents come after their children: a zero start of a child's layer is restored here.
-            initialize: Any = getattr(part, "initialize_parameters", None)
-            if initialize is not None:
-                initialize()
-
-    @classmethod
-    def from_pretrained(
-        cls, *args: Any, ignore_missing_weights: bool = False, **kwargs: Any
-    ) -> Any:
-        """Like transformers' own, but a checkpoint that does not fit is an error.
-
-        Args:
-            *args: Folder or Hub id, as usual.
-            ignore_missing_weights: Accept missing, unexpected and mismatched tensors; missing ones
-                keep their random start.
-            **kwargs: As usual; `ignore_mismatched_sizes=True` accepts other shapes alone.
-
-        Raises:
-            ValueError: the checkpoint lacks tensors, has foreign ones or other shapes.
-        """
-        wanted = kwargs.pop("output_loading_info", False)
-        accept_shapes = kwargs.pop("ignore_mismatched_sizes", False)
-        kwargs["ignore_mismatched_sizes"] = True  # collected below, with the other faults
-        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
-        model, info = loaded
-        if not ignore_missing_weights:
-            faults = {
-                "missing": sorted(info["missing_keys"]),
-                "unexpected": sorted(info["unexpected_keys"]),
-                "mismatched": [] if accept_shapes else sorted(map(str, info["mismatched_keys"])),
-            }
-            found = [
-                f"{len(keys)} {kind} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
-                for kind, keys in faults.items()
-                if keys
-            ]
-            if found:
-                source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
-                raise ValueError(
-                    f"{source}: the weights do not fit {cls.__name__}: {'; '.join(found)} tensors. "
-                    "Use the matching checkpoint, or pass ignore_missing_weights=True to go on "
-                    "with randomly started ones."
-                )
-        return (model, info) if wanted else model
 
 
 class PfdIqaModel(PfdIqaPreTrainedModel):
@@ -301,7 +233,8 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
             num_inference_steps = self.config.num_inference_steps
         for level, previous in self.scheduler.schedule(num_inference_steps):
             timestep = torch.full((1,), float(level), device=state.device)
-            predicted = self.denoiser(state, timestep, grid, folded)
+            velocity = self.denoiser(state, timestep, grid, folded)
+            predicted = noise_from_velocity(velocity, state, self.scheduler.alpha_bar(level))
             state, _ = self.scheduler.move(predicted, level, previous, state)
         return state
 
@@ -451,34 +384,12 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
         Returns:
             The model; neither tower's text half is part of it.
         """
-        vision_type = AutoConfig.from_pretrained(vision, **kwargs).model_type
-        loaders: dict[str, Any] = {"clip": CLIPVisionModel, "siglip": SiglipVisionModel}
-        backbone = loaders.get(vision_type, AutoModel).from_pretrained(vision, **kwargs)
-        tower, tokenizer, pooling = load_text_tower(text, **kwargs)
-        fields: dict[str, Any] = dict(config or {})
-        fields.setdefault("text_pooling", pooling)
-        layers = backbone.config.num_hidden_layers
-        fields.setdefault(
-            "feature_levels", sorted({-(-layers * share // 12) for share in (4, 8, 10, 12)})
-        )
-        probe = encode_prompts(tower, tokenizer, ["a photo"], fields["text_pooling"])
-        model = cls(
-            PfdIqaConfig(
-                vision_config=backbone.config.to_dict(),
-                text_config=tower.config.to_dict(),
-                text_embed_dim=probe.shape[-1],
-                **fields,
-            )
-        )
-        state = backbone.state_dict()
-        model.vision_model.load_state_dict(
-            {key: state[key] for key in model.vision_model.state_dict() if key in state}
-            | {
-                key: value
-                for key, value in model.vision_model.state_dict().items()
-                if key not in state
-            }
-        )
+        backbone, tower, tokenizer, fields = load_pair(vision, text, config or {}, **kwargs)
+        model = cls(PfdIqaConfig(**fields))
+        own = model.vision_model.state_dict()
+        # What the backbone has and this model does not read (a pooler) stays behind.
+        own |= {key: value for key, value in backbone.state_dict().items() if key in own}
+        model.vision_model.load_state_dict(own)
         model.set_prompts(tower, tokenizer)
         return model.eval()
 
@@ -495,20 +406,7 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
             ValueError: another number of names, an impossible template, or another embedding
                 width; the model is then as before.
         """
-        for key, value in fields.items():
-            if key not in (
-                "distortion_names",
-                "distortion_template",
-                "pristine_prompt",
-                "level_names",
-                "level_template",
-            ):
-                raise ValueError(f"set_prompts: '{key}' is no prompt field")
-            if key.endswith("_names") and len(value) != len(getattr(self.config, key)):
-                raise ValueError(
-                    f"set_prompts: '{key}' needs {len(getattr(self.config, key))} names, got "
-                    f"{len(value)}; build a new model for another number"
-                )
+        check_prompt_fields(self.config, fields)
         if isinstance(tower, str):
             tower, tokenizer, _ = load_text_tower(tower)
         # On a copy, so that a fault leaves the model as it was.
@@ -516,19 +414,15 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
         for key, value in fields.items():
             setattr(config, key, value)
         config.validate_architecture()
-        base, new = self.pfd_iqa, []
-        for buffer, prompts in (
-            (base.distortion_prompts, config.distortion_prompts),
-            (base.quality_prompts, config.level_prompts),
-        ):
-            embeddings = encode_prompts(tower, tokenizer, prompts, config.text_pooling)
-            if embeddings.shape[-1] != buffer.shape[-1]:
-                raise ValueError(
-                    f"set_prompts: the text tower gives {embeddings.shape[-1]} numbers a prompt, "
-                    f"the model was built for {buffer.shape[-1]} ('text_embed_dim')"
-                )
-            new.append((buffer, centred_prompts(embeddings)))
-        for buffer, embeddings in new:
+        base = self.pfd_iqa
+        buffers = (base.distortion_prompts, base.quality_prompts)
+        new = [
+            prompt_embeddings(tower, tokenizer, prompts, config.text_pooling, buffer.shape[-1])
+            for buffer, prompts in zip(
+                buffers, (config.distortion_prompts, config.level_prompts), strict=True
+            )
+        ]
+        for buffer, embeddings in zip(buffers, new, strict=True):
             buffer.copy_(embeddings.to(buffer))
         for key, value in fields.items():
             setattr(self.config, key, value)

@@ -105,6 +105,9 @@ class PriorDiscovery(nn.Module):
     ) -> torch.Tensor:
         """L_rec of (4): mean squared error to the teacher feature on the masked tokens.
 
+        Each view's error is averaged over its own masked tokens, and the views' are averaged: a
+        mean over all masked tokens would make a view's weight depend on the rest of its batch.
+
         Args:
             prior: F̂, (B, N, D).
             target: F_0^t, (B, N, D').
@@ -112,7 +115,7 @@ class PriorDiscovery(nn.Module):
         """
         error = (self.reconstruct(prior).float() - target.float()).square().mean(dim=-1)  # (B, N)
         masked = (~kept).float()
-        return (error * masked).sum() / masked.sum().clamp(min=1.0)
+        return ((error * masked).sum(dim=1) / masked.sum(dim=1).clamp(min=1.0)).mean()
 
 
 def pseudo_label_divergence(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

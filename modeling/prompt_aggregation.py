@@ -38,7 +38,8 @@ class PromptAggregation(nn.Module):
         self.task_embedding = nn.Parameter(torch.zeros(2, width))
 
     def initialize_parameters(self) -> None:
-        """Start value of the two task embeddings."""
+        """Start values; prompts have unit length, so a unit deviation keeps their scale."""
+        init.normal_(self.project.weight, std=1.0)
         init.normal_(self.task_embedding, std=0.02)
 
     def forward(

@@ -130,6 +130,11 @@ class FeatureDDIMScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """ᾱ_t; 1 for the clean end (t = −1)."""
         return 1.0 if timestep < 0 else self.alphas_cumprod[timestep]
 
+    def alpha_bars(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """ᾱ of a batch of levels t, (B,) integers; (B,) fp32."""
+        table = torch.tensor(self.alphas_cumprod, dtype=torch.float32, device=timesteps.device)
+        return table[timesteps]
+
     def move(
         self, model_output: torch.Tensor, timestep: int, previous: int, sample: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -184,10 +189,9 @@ class FeatureDDIMScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         Returns:
             √ᾱ_t F_0 + √(1−ᾱ_t) ε, shape (B, …).
         """
-        table = torch.tensor(
-            self.alphas_cumprod, dtype=torch.float32, device=original_samples.device
+        alpha = self.alpha_bars(timesteps.to(original_samples.device)).reshape(
+            -1, *[1] * (original_samples.dim() - 1)
         )
-        alpha = table[timesteps].reshape(-1, *[1] * (original_samples.dim() - 1))
         noisy = alpha.sqrt() * original_samples + (1 - alpha).sqrt() * noise
         return noisy.to(original_samples.dtype)
 

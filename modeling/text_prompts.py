@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModelWithProjection
 
-__all__ = ["encode_prompts", "load_text_tower"]
+from .prompt_aggregation import centred_prompts
+
+__all__ = ["check_prompt_fields", "encode_prompts", "load_text_tower", "prompt_embeddings"]
+
+_PROMPT_FIELDS = (
+    "distortion_names",
+    "distortion_template",
+    "pristine_prompt",
+    "level_names",
+    "level_template",
+)
 
 
 def load_text_tower(checkpoint: str, **kwargs: Any) -> tuple[Any, Any, str]:
@@ -68,3 +79,46 @@ def encode_prompts(tower: Any, tokenizer: Any, prompts: list[str], pooling: str)
         mask = batch["attention_mask"][..., None].float()
         embeddings = (output.last_hidden_state * mask).sum(1) / mask.sum(1)
     return F.normalize(embeddings.float(), dim=-1)
+
+
+def prompt_embeddings(
+    tower: Any, tokenizer: Any, prompts: list[str], pooling: str, width: int
+) -> torch.Tensor:
+    """Embeddings as a model keeps them: centred over the prompts, of unit length.
+
+    Args:
+        tower: As for `encode_prompts`, and so the next three.
+        tokenizer: Its tokenizer.
+        prompts: K texts.
+        pooling: `"projection"` or `"mean"`.
+        width: D_text that the model was built for.
+
+    Returns:
+        T^m, (K, D_text), fp32.
+
+    Raises:
+        ValueError: the tower gives another width.
+    """
+    embeddings = encode_prompts(tower, tokenizer, prompts, pooling)
+    if embeddings.shape[-1] != width:
+        raise ValueError(
+            f"set_prompts: the text tower gives {embeddings.shape[-1]} numbers a prompt, the model "
+            f"was built for {width} ('text_embed_dim')"
+        )
+    return centred_prompts(embeddings)
+
+
+def check_prompt_fields(config: Any, fields: Mapping[str, Any]) -> None:
+    """Refuse fields that are no prompts, and lists of names of another length.
+
+    Raises:
+        ValueError: names the field.
+    """
+    for key, value in fields.items():
+        if key not in _PROMPT_FIELDS:
+            raise ValueError(f"set_prompts: '{key}' is no prompt field")
+        if key.endswith("_names") and len(value) != len(getattr(config, key)):
+            raise ValueError(
+                f"set_prompts: '{key}' needs {len(getattr(config, key))} names, got "
+                f"{len(value)}; build a new model for another number"
+            )

@@ -1,13 +1,17 @@
 """The denoiser would not be the cross-attention network that its documentation describes."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from pfd_iqa_hf.modeling.feature_unet import ConditionAttention, FeatureUNet, TimeEmbedding
+from pfd_iqa_hf.modeling.feature_unet import (
+    ConditionAttention,
+    FeatureUNet,
+    TimeEmbedding,
+    noise_from_velocity,
+)
 
 
 def _awake(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -51,19 +55,23 @@ def test_time_embedding_reads_sinusoids_of_the_level() -> None:
 
 
 @pytest.mark.parametrize("levels", [1, 2])
-def test_a_new_denoiser_predicts_no_noise_and_its_blocks_do_nothing(levels: int) -> None:
+def test_a_new_denoiser_is_the_best_linear_one(levels: int) -> None:
     unet = FeatureUNet(8, 2, 2, levels)
-    for module in unet.modules():
-        initialize: Any = getattr(module, "initialize_parameters", None)
-        if module is not unet and initialize is not None:
-            initialize()
-    feature = torch.randn(2, 12, 8)
-    folded = unet.fold(torch.randn(2, 2, 8))
-    time = unet.time_embedding(torch.tensor([100.0]))
-    for block in (unet.entry, unet.exit):
-        assert torch.equal(block(feature, (3, 4), time, folded[0]), feature)
     unet.initialize_parameters()
-    assert not unet(feature, torch.tensor([100.0]), (3, 4), folded).any()
+    feature = torch.randn(2, 12, 8)
+    velocity = unet(feature, torch.tensor([100.0]), (3, 4), unet.fold(torch.randn(2, 2, 8)))
+    assert not velocity.any()
+    # Of noise and a feature of unit variance: E[ε | F_t] = √(1−ᾱ) F_t.
+    assert torch.allclose(noise_from_velocity(velocity, feature, 0.36), 0.8 * feature)
+
+
+def test_the_true_velocity_gives_the_true_noise() -> None:
+    generator = torch.Generator().manual_seed(4)
+    clean, noise = torch.randn(2, 3, 5, 8, generator=generator).unbind(0)
+    alpha_bar = torch.tensor([0.1, 0.5, 0.99])[:, None, None]
+    noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
+    velocity = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
+    assert torch.allclose(noise_from_velocity(velocity, noisy, alpha_bar), noise, atol=1e-6)
 
 
 @pytest.mark.parametrize("levels", [1, 2])
