@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def main() -> None:
     write_result(arguments, f"authentic_{arguments.dataset}", result)
 
 
-def evaluated_pictures(dataset: str, folder: Path) -> list[Rating]:
+def evaluated_pictures(dataset: str, folder: Path) -> Sequence[Rating]:
     """The rows on which the set is evaluated."""
     if dataset == "livec":
         return load_livec(folder)
