@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from pfd_iqa_cli.messages import say, write_errors_told
+from pfd_iqa_cli.model_options import (
+    Device,
+    Dtype,
+    Model,
+    check_dtype,
+    checked_dtype,
+    loading_errors_told,
+    prepare_libraries,
+)
+
 if TYPE_CHECKING:
+    from pfd_iqa_hf.evaluation.calibration import Calibration
     from pfd_iqa_hf.scoring.folder import FolderScorer
     from pfd_iqa_hf.scoring.records import RecordWriter
 
@@ -22,17 +33,8 @@ __all__ = ["score"]
 
 _SOME_FAILED = 1
 _BELOW_THRESHOLD = 2
-_CANNOT_WRITE = 74
 _PIPE_CLOSED = 141
 
-_DTYPES = {
-    "fp32": "float32",
-    "float32": "float32",
-    "bf16": "bfloat16",
-    "bfloat16": "bfloat16",
-    "fp16": "float16",
-    "float16": "float16",
-}
 _SUFFIX_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -91,21 +93,22 @@ def score(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Pictures that go through the model together.")
     ] = 8,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default an accelerator if any.")
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="fp32, bf16 or fp16, of the backbone; the score is always fp32.")
-    ] = "fp32",
-    model: Annotated[
-        str | None, typer.Option(help="Folder or Hub id of a checkpoint; else the bundled one.")
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = "fp32",
+    model: Model = None,
     views: Annotated[
         str | None, typer.Option(help="View strategy: standard or fast; else the checkpoint's.")
     ] = None,
     max_pixels: Annotated[
         int | None,
         typer.Option(min=1, help="Refuse pictures with more pixels; default: 100 million."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What `pfd-iqa calibrate` wrote: adds own_score, own_low and own_high.",
+        ),
     ] = None,
     map: Annotated[
         Path | None,
@@ -121,8 +124,7 @@ def score(
     --fail-under; 64 wrong usage, or no picture found; 74 the output cannot be written.
     """
     kind = _output_format(format, output)
-    if dtype not in _DTYPES:
-        raise typer.BadParameter(f"{dtype!r} is not one of fp32, bf16, fp16", param_hint="--dtype")
+    check_dtype(dtype)
     if output is not None and not output.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
     if map is not None:
@@ -143,19 +145,29 @@ def score(
     pictures, barren = find_pictures(paths, recursive)
     hint = "" if recursive else " (sub-folders need --recursive)"
     for path in barren:
-        _say(f"no pictures in {path}{hint}")
+        say(f"no pictures in {path}{hint}")
     if not pictures:
         raise typer.BadParameter("there is no picture to score", param_hint="PATH")
+    own_scale = _read_calibration(calibration)
     scorer = _load(model, device, dtype, batch_size, views, max_pixels)
+    if own_scale is not None:
+        try:
+            own_scale.check_model(scorer.origin["model_sha256"], scorer.view_strategy)
+        except ValueError as error:
+            raise typer.BadParameter(
+                f"{calibration}: {error}", param_hint="--calibration"
+            ) from error
 
     # A table on the standard output shows the errors itself.
     results = _Results(fail_under, tell=kind is not Format.table or output is not None)
     started = time.perf_counter()
     late = kind is Format.table or worst is not None or sort not in (None, Order.input)
-    with _write_errors_told(), _sink(kind, output) as writer:
+    with write_errors_told(), _sink(kind, output, own_scale is not None) as writer:
         held: list[dict[str, Any]] = []
         quiet = output is None and not late and sys.stdout.isatty()
         for record in _with_progress(scorer.score(pictures, map), len(pictures), quiet):
+            if own_scale is not None:
+                own_scale.add_to(record)
             results.add(record)
             if late:
                 held.append(record)
@@ -180,7 +192,7 @@ class _Results:
         if record["error"] is not None:
             self._failed += 1
             if self._tell:
-                _say(f"{record['path']}: {record['error']}")
+                say(f"{record['path']}: {record['error']}")
         elif self._fail_under is not None and record["score"] < self._fail_under:
             self._below += 1
 
@@ -191,7 +203,7 @@ class _Results:
             parts.append(f"{self._failed} failed")
         if self._fail_under is not None:
             parts.append(f"{self._below} below {self._fail_under:g}")
-        _say(", ".join(parts))
+        say(", ".join(parts))
 
     @property
     def exit_code(self) -> int:
@@ -217,6 +229,17 @@ def _output_format(format: Format | None, output: Path | None) -> Format:
     return Format(_SUFFIX_FORMATS[suffix])
 
 
+def _read_calibration(path: Path | None) -> Calibration | None:
+    from pfd_iqa_hf.evaluation.calibration import load_calibration
+
+    if path is None:
+        return None
+    try:
+        return load_calibration(path)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--calibration") from error
+
+
 def _load(
     model: str | None,
     device: str | None,
@@ -225,47 +248,19 @@ def _load(
     views: str | None,
     max_pixels: int | None,
 ) -> FolderScorer:
-    import torch
-    from transformers.utils import logging
-
+    prepare_libraries(device)
     from pfd_iqa_hf.modeling.views import VIEW_STRATEGIES
     from pfd_iqa_hf.scoring.folder import FolderScorer
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    # Remarks on harmless oddities of a file; what matters is in its record.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
     if views is not None and views not in VIEW_STRATEGIES:
         known = ", ".join(sorted(VIEW_STRATEGIES))
         raise typer.BadParameter(f"{views!r} is not one of {known}", param_hint="--views")
-    if device is not None:
-        try:
-            torch.empty(0, device=device)
-        except (AssertionError, RuntimeError, NotImplementedError) as error:
-            reason = str(error).splitlines()[0]
-            raise typer.BadParameter(f"{device}: {reason}", param_hint="--device") from error
-    try:
-        return FolderScorer(
-            model, device, getattr(torch, _DTYPES[dtype]), batch_size, views, max_pixels
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise typer.BadParameter(
-            f"cannot load {model or 'the bundled checkpoint'}: {reason}", param_hint="--model"
-        ) from error
+    with loading_errors_told(model):
+        return FolderScorer(model, device, checked_dtype(dtype), batch_size, views, max_pixels)
 
 
 @contextlib.contextmanager
-def _write_errors_told() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        _say(f"cannot write: {error}")
-        raise typer.Exit(_CANNOT_WRITE) from error
-
-
-@contextlib.contextmanager
-def _sink(kind: Format, output: Path | None) -> Iterator[RecordWriter]:
+def _sink(kind: Format, output: Path | None, own_scale: bool) -> Iterator[RecordWriter]:
     """Where records go: the file when it is complete, or the standard output."""
     from pfd_iqa_hf.scoring.records import ParquetWriter, replaced_when_complete
 
@@ -273,7 +268,7 @@ def _sink(kind: Format, output: Path | None) -> Iterator[RecordWriter]:
         if kind is not Format.table and hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="")
         try:
-            writer = _text_writer(kind, sys.stdout)
+            writer = _text_writer(kind, sys.stdout, own_scale)
             yield writer
             writer.close()
             sys.stdout.flush()
@@ -286,23 +281,23 @@ def _sink(kind: Format, output: Path | None) -> Iterator[RecordWriter]:
         return
     with replaced_when_complete(output) as path:
         if kind is Format.parquet:
-            parquet = ParquetWriter(path)
+            parquet = ParquetWriter(path, own_scale)
             try:
                 yield parquet
             finally:
                 parquet.close()
             return
         with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
-            writer = _text_writer(kind, stream)
+            writer = _text_writer(kind, stream, own_scale)
             yield writer
             writer.close()
 
 
-def _text_writer(kind: Format, stream: TextIO) -> RecordWriter:
+def _text_writer(kind: Format, stream: TextIO, own_scale: bool) -> RecordWriter:
     from pfd_iqa_hf.scoring.records import CsvWriter, JsonLinesWriter
 
     if kind is Format.csv:
-        return CsvWriter(stream)
+        return CsvWriter(stream, own_scale)
     return JsonLinesWriter(stream) if kind is Format.jsonl else _TableWriter(stream)
 
 
@@ -356,8 +351,3 @@ def _ordered(
         best_first = sort is Order.best
         return sorted(scored, key=lambda record: record["score"], reverse=best_first) + failed
     return records
-
-
-def _say(message: str) -> None:
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-    print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)

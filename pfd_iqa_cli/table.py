@@ -13,6 +13,7 @@ __all__ = ["print_table"]
 
 _COLOURS = {"bad": "red", "poor": "yellow", "fair": "", "good": "green", "excellent": "bold green"}
 _ROOM_BESIDE_THE_PATH = 64
+_ROOM_FOR_THE_OWN_SCALE = 26
 
 
 def print_table(records: Sequence[dict[str, Any]], stream: TextIO) -> None:
@@ -23,23 +24,36 @@ def print_table(records: Sequence[dict[str, Any]], stream: TextIO) -> None:
     console = Console(file=stream)
     if not console.is_terminal:
         longest = max((len(_path(record)) for record in records), default=0)
-        console = Console(file=stream, width=max(80, longest + _ROOM_BESIDE_THE_PATH))
+        beside = _ROOM_BESIDE_THE_PATH
+        if any("own_score" in record for record in records):
+            beside += _ROOM_FOR_THE_OWN_SCALE
+        console = Console(file=stream, width=max(80, longest + beside))
     table = Table(caption="score and ± (standard deviation): 0-100, higher is better")
     table.add_column("picture", overflow="fold")
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("±", justify="right", no_wrap=True)
     table.add_column("label", no_wrap=True)
+    own_scale = any("own_score" in record for record in records)
+    if own_scale:
+        table.add_column("own scale", justify="right", no_wrap=True)
     table.add_column("most likely distortion", overflow="fold")
     for record in records:
         if record["error"] is not None:
-            table.add_row(Text(_path(record)), "-", "-", "error", Text(record["error"], "red"))
+            own = ["-"] if own_scale else []
+            error = Text(record["error"], "red")
+            table.add_row(Text(_path(record)), "-", "-", "error", *own, error)
             continue
+        own = []
+        if own_scale:
+            low, high = record["own_low"], record["own_high"]
+            own = [f"{record['own_score']:.3g} ({low:.3g} to {high:.3g})"]
         distortion = record["distortions"][0]
         table.add_row(
             Text(_path(record)),
             f"{record['score']:.1f}",
             f"{record['uncertainty']:.1f}",
             Text(record["label"], _COLOURS.get(record["label"], "")),
+            *own,
             f"{distortion['label']} ({distortion['score']:.0%})",
         )
     console.print(table)

@@ -81,6 +81,12 @@ class FolderScorer:
             "version": pfd_iqa_hf.__version__,
         }
 
+    @property
+    def view_strategy(self) -> str:
+        """View strategy that pictures are scored with."""
+        processor: Any = self.pipeline.image_processor
+        return str(self._settings.get("view_strategy", processor.view_strategy))
+
     def score(
         self, pictures: Sequence[FoundPicture], map_folder: Path | None = None
     ) -> Iterator[Record]:

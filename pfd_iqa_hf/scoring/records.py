@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 __all__ = [
+    "OWN_SCALE_FIELDS",
     "RECORD_FIELDS",
     "CsvWriter",
     "JsonLinesWriter",
@@ -39,6 +40,8 @@ RECORD_FIELDS = (
     "model_sha256",
     "version",
 )
+# Only in records that a calibration was applied to, after the others.
+OWN_SCALE_FIELDS = ("own_score", "own_low", "own_high")
 _NESTED = ("levels", "distortions")
 _ROWS_IN_A_GROUP = 4096
 
@@ -101,10 +104,11 @@ class JsonLinesWriter:
 class CsvWriter:
     """A header and one row a record; `levels` and `distortions` are JSON text, None is empty."""
 
-    def __init__(self, stream: TextIO) -> None:
-        """Write to `stream`, opened with `newline=""`."""
+    def __init__(self, stream: TextIO, own_scale: bool = False) -> None:
+        """Write to `stream`, opened with `newline=""`; `own_scale` adds `OWN_SCALE_FIELDS`."""
         self._stream = stream
-        self._writer = csv.DictWriter(stream, RECORD_FIELDS, lineterminator="\n")
+        fields = (*RECORD_FIELDS, *OWN_SCALE_FIELDS) if own_scale else RECORD_FIELDS
+        self._writer = csv.DictWriter(stream, fields, lineterminator="\n")
         self._writer.writeheader()
 
     def write(self, record: Record) -> None:
@@ -123,8 +127,8 @@ class CsvWriter:
 class ParquetWriter:
     """A Parquet file; `levels` and `distortions` are lists of {label, score}."""
 
-    def __init__(self, path: Path) -> None:
-        """Create the file.
+    def __init__(self, path: Path, own_scale: bool = False) -> None:
+        """Create the file; `own_scale` adds `OWN_SCALE_FIELDS`.
 
         Raises:
             MissingExtraError: pyarrow is not installed.
@@ -142,7 +146,10 @@ class ParquetWriter:
             "levels": ranked,
             "distortions": ranked,
         }
-        self._schema = pa.schema([(name, types.get(name, pa.string())) for name in RECORD_FIELDS])
+        own = [(name, pa.float64()) for name in OWN_SCALE_FIELDS] if own_scale else []
+        self._schema = pa.schema(
+            [*((name, types.get(name, pa.string())) for name in RECORD_FIELDS), *own]
+        )
         self._table = pa.Table
         self._writer = pq.ParquetWriter(str(path), self._schema)
         self._rows: list[Record] = []

@@ -1,0 +1,69 @@
+"""What commands say beside their results: progress and notes, on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+
+import typer
+
+__all__ = ["CANNOT_WRITE", "notes_told", "progress_bar", "say", "write_errors_told"]
+
+CANNOT_WRITE = 74  # as sysexits.h has it
+
+
+def say(message: str) -> None:
+    """One line on standard error; control characters are spelled out."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def progress_bar(description: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Give a function of the numbers done and of all, or None where nobody looks."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (description, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(description, total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield show
+
+
+@contextlib.contextmanager
+def notes_told() -> Iterator[list[str]]:
+    """Collect the package's warnings of a block, and say each once after it."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield notes
+        finally:
+            for warning in caught:
+                text = str(warning.message)
+                if issubclass(warning.category, UserWarning) and text not in notes:
+                    notes.append(text)
+                    say(f"note: {text}")
+
+
+@contextlib.contextmanager
+def write_errors_told() -> Iterator[None]:
+    """One line and exit code 74 for an output that cannot be written.
+
+    Raises:
+        typer.Exit: with that code.
+    """
+    try:
+        yield
+    except OSError as error:
+        say(f"cannot write: {error}")
+        raise typer.Exit(CANNOT_WRITE) from error
