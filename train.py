@@ -1,6 +1,6 @@
-"""Train the default checkpoint: `python train.py --help`."""
+"""Train a PFD-IQA model: `python train.py --help`, `accelerate launch train.py …`."""
 
-from pfd_iqa_hf.training.train_default import main
+from pfd_iqa_hf.training.cli import main
 
 if __name__ == "__main__":
     main()

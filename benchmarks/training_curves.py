@@ -6,49 +6,13 @@ python benchmarks/training_curves.py --log docs/training-log.jsonl --output docs
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-_LOSSES = (
-    "regression",
-    "correlation",
-    "kl",
-    "diffusion",
-    "feature",
-    "reconstruction",
-    "ranking",
-    "map",
-    "deviation",
-)
+from pfd_iqa_hf.training.curves import draw_curves
+from pfd_iqa_hf.training.run_log import read_log
+
 _BOXES = ("condition", "fusion", "alignment", "denoising")
-
-
-def _smooth(values: list[float], width: int = 5) -> list[float]:
-    return [
-        sum(values[max(0, i - width) : i + 1]) / (i + 1 - max(0, i - width))
-        for i in range(len(values))
-    ]
-
-
-def draw(rows: list[dict[str, Any]], output: Path) -> None:
-    """Write one panel for each loss of the student's stage."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    student = [row for row in rows if row["stage"] == "student"]
-    figure, axes = pyplot.subplots(3, 3, figsize=(11, 7.5), sharex=True)
-    for axis, name in zip(axes.flat, _LOSSES, strict=True):
-        known = [row for row in student if name in row]
-        axis.plot([row["step"] for row in known], _smooth([row[name] for row in known]))
-        axis.set_title(name, fontsize=10)
-        axis.grid(alpha=0.3)
-    for axis in axes[-1]:
-        axis.set_xlabel("step")
-    figure.tight_layout()
-    figure.savefig(output, dpi=90)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -80,8 +44,8 @@ def main() -> None:
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="a PNG")
     arguments = parser.parse_args()
-    rows = [json.loads(line) for line in arguments.log.read_text().splitlines()]
-    draw(rows, arguments.output)
+    rows = read_log(arguments.log)
+    draw_curves(rows, arguments.output)
     print(table(rows))
 
 

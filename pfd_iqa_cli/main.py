@@ -8,7 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from pfd_iqa_cli.calibrate import calibrate
+from pfd_iqa_cli.compare import compare
+from pfd_iqa_cli.data import data
+from pfd_iqa_cli.distort import distort
+from pfd_iqa_cli.evaluate import evaluate
 from pfd_iqa_cli.score import score
+from pfd_iqa_cli.train import ablate, protocol, train
 from pfd_iqa_cli.version import version_text
 
 __all__ = ["WRONG_USAGE", "app", "main", "run"]
@@ -28,6 +34,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(score)
+for _trainer in (train, protocol, ablate):  # their options are those of train.py
+    app.command(
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+        add_help_option=False,
+    )(_trainer)
+app.command()(compare)
+app.command()(evaluate)
+app.command()(data)
+app.command()(distort)
+app.command()(calibrate)
 
 
 def _show_version(wanted: bool) -> None:

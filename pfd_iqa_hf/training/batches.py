@@ -1,19 +1,23 @@
-"""Batches of the default recipe: rated photographs beside degraded pristine ones."""
+"""Batches of training: rated photographs beside degraded pristine ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from pfd_iqa_hf.data.known_sets import Rating, load_biq2021, validation_split
 from pfd_iqa_hf.data.near_copies import near_copies, thumbnails
-from pfd_iqa_hf.modeling.picture_reading import open_picture
+from pfd_iqa_hf.data.splits import validation_split
+from pfd_iqa_hf.data.table import Rating
+from pfd_iqa_hf.modeling.picture_reading import PictureError, open_picture
 from pfd_iqa_hf.training.samples import (
+    DegradedTriple,
     degraded_triple,
     method_draws,
     random_view,
@@ -34,7 +38,7 @@ def normalise(view: Image.Image) -> torch.Tensor:
 
 @dataclass
 class RecipeData:
-    """What the default recipe trains on and chooses by; no official test picture is among it.
+    """What a run learns from and chooses by; no test picture is among it.
 
     Args:
         train: Rated training pictures.
@@ -49,49 +53,89 @@ class RecipeData:
     dropped: list[Rating]
 
 
-def recipe_data(root: str, validation_share: float, seed: int) -> RecipeData:
-    """Split BIQ2021's training part; copies of test pictures are dropped, bursts kept together.
+def recipe_data(
+    train: Sequence[Rating],
+    test: Sequence[Rating],
+    validation: Sequence[Rating] | None = None,
+    *,
+    validation_share: float = 0.1,
+    seed: int = 0,
+    drop_near_copies: bool = False,
+    pristine_score: float = 75.0,
+    pristine_group: str | None = None,
+) -> RecipeData:
+    """Decide what is learnt from, what is chosen by and what may be degraded.
 
     Args:
-        root: Folder of BIQ2021.
-        validation_share: Share of the training part to keep back.
-        seed: Seed of the split.
+        train: Rated training pictures.
+        test: Rated test pictures; only their thumbnails are looked at.
+        validation: Pictures to choose by; None keeps back a share of `train`.
+        validation_share: That share.
+        seed: Seed of that split.
+        drop_near_copies: Leave out training pictures that show the scene of a test picture, and
+            keep such copies of each other on one side of the validation split.
+        pristine_score: Photographs from this score on may be degraded.
+        pristine_group: Only those of this subset, if given.
+
+    Raises:
+        ValueError: the training pictures cannot be split at that share.
     """
-    ratings = load_biq2021(root)
-    train = [rating for rating in ratings if rating.split == "train"]
-    test = [rating for rating in ratings if rating.split == "test"]
-    small = thumbnails([rating.image for rating in train])
-    shown = {i for i, _ in near_copies(small, thumbnails([rating.image for rating in test]))}
-    parent = list(range(len(train)))
+    learn, dropped = list(train), []
+    if drop_near_copies:
+        small = thumbnails([rating.image for rating in train])
+        shown = {i for i, _ in near_copies(small, thumbnails([rating.image for rating in test]))}
+        scenes = _scenes(len(train), near_copies(small, small))
+        grouped = [
+            replace(rating, reference_id=rating.reference_id or f"scene{scene}")
+            for rating, scene in zip(train, scenes, strict=True)
+        ]
+        learn = [rating for i, rating in enumerate(grouped) if i not in shown]
+        dropped = [grouped[i] for i in sorted(shown)]
+    if validation is None:
+        validation = []
+        if validation_share:
+            learn, validation = validation_split(learn, validation_share, seed)
+    pristine = [
+        rating
+        for rating in learn
+        if rating.mos >= pristine_score and pristine_group in (None, rating.group)
+    ]
+    return RecipeData(list(learn), list(validation), pristine, dropped)
+
+
+def _scenes(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+    """A number for each of `count` pictures, equal for those that pairs connect."""
+    parent = list(range(count))
 
     def root_of(i: int) -> int:
         while parent[i] != i:
             i = parent[i]
         return i
 
-    for i, j in near_copies(small, small):
+    for i, j in pairs:
         parent[root_of(j)] = root_of(i)
-    grouped = [replace(rating, reference_id=f"scene{root_of(i)}") for i, rating in enumerate(train)]
-    kept = [rating for i, rating in enumerate(grouped) if i not in shown]
-    learn, validate = validation_split(kept, validation_share, seed)
-    pristine = [rating for rating in learn if rating.group == "ss03" and rating.mos >= 75]
-    return RecipeData(list(learn), list(validate), pristine, [grouped[i] for i in sorted(shown)])
+    return [root_of(i) for i in range(count)]
 
 
 class RecipeBatches(Dataset):
     """Batch number `step` of a run, made from (seed, epoch, index) alone.
 
     The rows are `rated` views with their score, then `triples` each of mild, strong and mixed
-    degraded views, whose score is NaN.
+    degraded views, whose score is NaN. With several processes each gets the rows of one process
+    with a larger batch that are its own, so their number does not change what is learnt.
 
     Args:
         data: Pictures to draw from.
         steps: Number of batches.
-        rated: Rated views in a batch.
-        triples: Degraded triples in a batch.
+        rated: Rated views in a batch of one process.
+        triples: Degraded triples in a batch of one process.
         seed: Seed of the run.
         distortion_names: Names of the distortion prompts, pristine first.
         draws: Keyword arguments of `method_draws`, or None for batches without random inputs.
+        first: Number of the first batch: where a run goes on.
+        process: Number of this process, and how many there are.
+        fixed_views: Views a picture that come back in every epoch; 0 makes new ones each time.
+        size: Side of a view in pixels.
     """
 
     def __init__(
@@ -103,6 +147,11 @@ class RecipeBatches(Dataset):
         seed: int,
         distortion_names: Sequence[str],
         draws: dict[str, float] | None = None,
+        *,
+        first: int = 0,
+        process: tuple[int, int] = (0, 1),
+        fixed_views: int = 0,
+        size: int = 224,
     ) -> None:
         self.data = data
         self.steps = steps
@@ -111,65 +160,106 @@ class RecipeBatches(Dataset):
         self.seed = seed
         self.distortion_names = list(distortion_names)
         self.draws = draws
+        self.first = first
+        self.process = process
+        self.fixed_views = fixed_views
+        self.size = size
+        if triples and not data.pristine:
+            raise ValueError("degraded triples need pristine photographs, and there are none")
 
     def __len__(self) -> int:
-        """Number of batches."""
-        return self.steps
+        """Number of batches from the first one on."""
+        return self.steps - self.first
 
-    def _pick(self, pool: list[Rating], number: int, purpose: int) -> tuple[Rating, int, int]:
-        """Sample `number` of the run: each epoch is one pass over the pool in its own order."""
-        epoch, place = divmod(number, len(pool))
-        order = np.random.default_rng([self.seed, epoch, purpose]).permutation(len(pool))
-        return pool[int(order[place])], epoch, place
+    def _pick(self, count: int, number: int, purpose: int) -> tuple[int, int, int]:
+        """Row, epoch and place of sample `number`: each epoch passes once over all rows."""
+        epoch, place = divmod(number, count)
+        return int(_order(self.seed, epoch, purpose, count)[place]), epoch, place
 
-    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
-        """Tensors of one batch; rows in the order of the class's docstring."""
-        views, labels, draws = [], [], []
-        known: list[torch.Tensor] = []
-        masks, gaps, levels = [], [], []
-        names = len(self.distortion_names)
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Tensors of one batch; rows in the order of the class's docstring.
+
+        A broken picture gives {"error": PictureError}: an exception would lose its type on the way
+        out of a worker process.
+        """
+        try:
+            return self._batch(self.first + index)
+        except PictureError as error:
+            return {"error": error}
+
+    def _batch(self, step: int) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = []
+        place, processes = self.process
         for i in range(self.rated):
-            number = step * self.rated + i
-            rating, epoch, place = self._pick(self.data.train, number, purpose=10)
-            generator = sample_generator(self.seed, epoch, place, purpose=2)
-            views.append(normalise(random_view(open_picture(rating.image), generator)))
-            labels.append(rating.mos)
-            known.append(torch.full((names,), torch.nan))
-            levels.append(-1)
-            draws.append((epoch, place))
+            rows.append(self._rated_row((step * processes + place) * self.rated + i))
+        masks, gaps = [], []
         for i in range(self.triples):
-            number = step * self.triples + i
-            rating, epoch, place = self._pick(self.data.pristine, number, purpose=11)
-            generator = sample_generator(self.seed, epoch, place, purpose=3)
-            triple = degraded_triple(rating.image, generator)
-            place += 1_000_000  # apart from the rated samples
-            for j, (view, level) in enumerate(
-                (
-                    (triple.mild, triple.mild_level),
-                    (triple.strong, triple.strong_level),
-                    (triple.mixed, triple.strong_level),
-                )
-            ):
-                views.append(normalise(view))
-                labels.append(float("nan"))
-                known.append(self._known_distortion(triple.group, level))
-                levels.append(level if j < 2 else -1)
-                draws.append((epoch, 3 * place + j))
+            number = (step * processes + place) * self.triples + i
+            triple, triple_rows = self._triple_rows(number)
+            rows += triple_rows
             masks.append(torch.from_numpy(triple.mask))
             gaps.append(triple.strong_level - triple.mild_level)
-        batch = {
-            "pixel_values": torch.stack(views),
-            "labels": torch.tensor(labels),
-            "known_distortion": torch.stack(known),
-            "level": torch.tensor(levels),
+        batch: dict[str, Any] = {
+            "pixel_values": torch.stack([row["view"] for row in rows]),
+            "labels": torch.tensor([row["label"] for row in rows]),
+            "known_distortion": torch.stack([row["known"] for row in rows]),
+            "level": torch.tensor([row["level"] for row in rows]),
+            "view_key": torch.tensor([row["key"] for row in rows]),
             "mask": torch.stack(masks) if masks else torch.zeros(0, 1, 1),
             "gap": torch.tensor(gaps, dtype=torch.float32),
         }
         if self.draws is not None:
-            rows = [method_draws(self.seed, e, p, **self.draws) for e, p in draws]  # type: ignore[arg-type]
-            for key in rows[0]:
-                batch[key] = torch.stack([row[key] for row in rows])
+            drawn = [method_draws(self.seed, *row["draw"], **self.draws) for row in rows]  # type: ignore[arg-type]
+            for key in drawn[0]:
+                batch[key] = torch.stack([row[key] for row in drawn])
         return batch
+
+    def _rated_row(self, number: int) -> dict[str, Any]:
+        row, epoch, place = self._pick(len(self.data.train), number, purpose=10)
+        rating = self.data.train[row]
+        key = -1
+        if self.fixed_views:
+            # The view belongs to the picture, wherever in the epoch it comes.
+            view = epoch % self.fixed_views
+            generator = sample_generator(self.seed, view, row, purpose=4)
+            key = row * self.fixed_views + view
+        else:
+            generator = sample_generator(self.seed, epoch, place, purpose=2)
+        picture = open_picture(rating.image)
+        return {
+            "view": normalise(random_view(picture, generator, self.size)),
+            "label": rating.mos,
+            "known": torch.full((len(self.distortion_names),), torch.nan),
+            "level": -1,
+            "key": key,
+            "draw": (epoch, place),
+        }
+
+    def _triple_rows(self, number: int) -> tuple[DegradedTriple, list[dict[str, Any]]]:
+        row, epoch, place = self._pick(len(self.data.pristine), number, purpose=11)
+        rating = self.data.pristine[row]
+        generator = sample_generator(self.seed, epoch, place, purpose=3)
+        triple = degraded_triple(rating.image, generator, self.size)
+        place += 1_000_000  # apart from the rated samples
+        rows = []
+        for j, (view, level) in enumerate(
+            (
+                (triple.mild, triple.mild_level),
+                (triple.strong, triple.strong_level),
+                (triple.mixed, triple.strong_level),
+            )
+        ):
+            rows.append(
+                {
+                    "view": normalise(view),
+                    "label": float("nan"),
+                    "known": self._known_distortion(triple.group, level),
+                    "level": level if j < 2 else -1,
+                    "key": -1,
+                    "draw": (epoch, 3 * place + j),
+                }
+            )
+        return triple, rows
 
     def _known_distortion(self, group: str, level: int) -> torch.Tensor:
         """The true distortion as a soft label: the mildest level is half invisible."""
@@ -178,3 +268,8 @@ class RecipeBatches(Dataset):
         label[0] += 0.98 * (1 - sure)
         label[self.distortion_names.index(group)] += 0.98 * sure
         return label
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, purpose: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, purpose]).permutation(count)

@@ -7,14 +7,21 @@ quality levels); then it is frozen and hands out pseudo-labels p and pseudo-feat
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModel
 
-__all__ = ["Teacher", "soft_levels"]
+from pfd_iqa_hf.training.arguments import UsageError
+from pfd_iqa_hf.training.optimization import backbone_layers
+
+__all__ = ["Teacher", "load_teacher", "soft_levels"]
+
+_AFTER_THE_LAYERS = {"layernorm", "post_layernorm", "pooler", "head"}
 
 
 def soft_levels(scores: torch.Tensor, levels: int = 5, spread: float = 9.0) -> torch.Tensor:
@@ -38,11 +45,11 @@ class Teacher(nn.Module):
     """Image tower with several fused levels, compared with the prompts of both tasks.
 
     Args:
-        vision_model: A transformers vision transformer.
+        vision_model: A transformers vision transformer, cut off after the last fused layer.
         distortion_prompts: T^d, centred and normalised, (K_d, D_text).
         quality_prompts: T^q, likewise, (K_q, D_text).
         target_width: D', width of the pseudo-features.
-        levels: Layers of the tower that are fused; later layers are not run at all.
+        levels: Layers of the tower that are fused.
     """
 
     distortion_prompts: torch.Tensor
@@ -76,14 +83,13 @@ class Teacher(nn.Module):
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """F^t: fused patch tokens, (R, N_t, D_t)."""
-        hidden = self.vision_model.embeddings(pixel_values)
-        states = {}
-        for number, layer in enumerate(self.vision_model.encoder.layer[: self.levels[-1]], start=1):
-            hidden = layer(hidden)
-            hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-            states[number] = hidden
+        states = self.vision_model(
+            pixel_values=pixel_values, output_hidden_states=True
+        ).hidden_states
+        patch = self.vision_model.config.patch_size
+        tokens = (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch)
         parts = [
-            project(norm(states[level][:, 1:]))
+            project(norm(states[level][:, -tokens:]))
             for level, norm, project in zip(
                 self.levels, self.level_norms, self.level_projections, strict=True
             )
@@ -142,9 +148,25 @@ class Teacher(nn.Module):
         }
 
     @classmethod
-    def from_backbone(cls, backbone: str, student: Any, **kwargs: Any) -> Teacher:
-        """A teacher on the backbone in a folder, with the prompts and width of a student model."""
-        tower = AutoModel.from_pretrained(backbone, attn_implementation="eager")
+    def from_student(cls, student: Any, **kwargs: Any) -> Teacher:
+        """A teacher on a copy of a student's still untuned backbone, with its prompts and width.
+
+        Args:
+            student: A new `PfdIqaForImageQualityAssessment`.
+            **kwargs: `levels`, as for the class; default: 4, 7 and 10 twelfths of the depth.
+        """
+        tower = copy.deepcopy(student.vision_model)
+        depth = tower.config.num_hidden_layers
+        levels = sorted({-(-depth * share // 12) for share in (4, 7, 10)})
+        kwargs.setdefault("levels", tuple(levels))
+        layers = backbone_layers(tower)
+        del layers[kwargs["levels"][-1] :]
+        tower.config.num_hidden_layers = len(layers)
+        tower.requires_grad_(True)
+        for name, parameter in tower.named_parameters():
+            # What comes after the last fused layer is run but not read.
+            if "mask_token" in name or name.split(".")[0] in _AFTER_THE_LAYERS:
+                parameter.requires_grad_(False)
         return cls(
             tower,
             student.pfd_iqa.distortion_prompts,
@@ -152,3 +174,24 @@ class Teacher(nn.Module):
             student.config.denoising_width,
             **kwargs,
         )
+
+
+def load_teacher(path: str, student: Any) -> Teacher:
+    """The frozen teacher of an earlier training.
+
+    Args:
+        path: Its `checkpoints/teacher.safetensors`.
+        student: A model on the same towers.
+
+    Raises:
+        UsageError: the file is missing, or of other towers or widths.
+    """
+    teacher = Teacher.from_student(student)
+    try:
+        teacher.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UsageError(
+            f"--teacher {path} does not fit ({error}); give checkpoints/teacher.safetensors of a "
+            "training from scratch with the same towers and widths"
+        ) from error
+    return teacher.eval().requires_grad_(False)

@@ -8,34 +8,51 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
-from pfd_iqa_hf.data.known_sets import Rating
+from pfd_iqa_hf.data.table import Rating
 from pfd_iqa_hf.evaluation.correlation import srcc
+from pfd_iqa_hf.modeling.feature_unet import noise_from_velocity
 from pfd_iqa_hf.modeling.image_processing_pfd_iqa import PfdIqaImageProcessor
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import BYPASSES, PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.modeling.picture_reading import open_picture
 from pfd_iqa_hf.training.batches import normalise
 from pfd_iqa_hf.training.teacher import Teacher
 
-__all__ = ["calibrate", "validate", "within_group_srcc"]
+__all__ = ["SMALLEST_GROUP", "calibrate", "centre_crop", "validate", "within_group_srcc"]
 
 _CHECKED_LEVELS = (100, 200, 300, 400)
+SMALLEST_GROUP = 5
+
+
+def centre_crop(picture: Image.Image, size: int = 224) -> Image.Image:
+    """The centre crop; black around a smaller picture."""
+    left, top = (picture.width - size) // 2, (picture.height - size) // 2
+    return picture.crop((left, top, left + size, top + size))
 
 
 def within_group_srcc(scores: np.ndarray, ratings: Sequence[Rating]) -> float:
-    """Mean SRCC within the subsets of a set whose subsets differ in mean."""
+    """Mean SRCC within the subsets of a set whose subsets differ in mean.
+
+    Subsets of fewer than five pictures, or with one label, say nothing and are left out; without
+    two that do it is the plain SRCC. NaN if all pictures have one score.
+    """
     groups = np.array([rating.group or "" for rating in ratings])
     labels = np.array([rating.mos for rating in ratings])
-    return float(
-        np.mean(
-            [srcc(scores[groups == name], labels[groups == name]) for name in np.unique(groups)]
-        )
-    )
+    inside = [groups == name for name in np.unique(groups)]
+    large = [rows for rows in inside if rows.sum() >= SMALLEST_GROUP and np.ptp(labels[rows]) > 0]
+    if len(large) < 2 or np.ptp(scores) == 0:
+        return srcc(scores, labels)
+    found = [srcc(scores[rows], labels[rows]) for rows in large if np.ptp(scores[rows]) > 0]
+    return float(np.mean(found)) if found else srcc(scores, labels)
 
 
 @torch.inference_mode()
 def validate(
-    model: PfdIqaForImageQualityAssessment, ratings: Sequence[Rating], teacher: Teacher
+    model: PfdIqaForImageQualityAssessment,
+    ratings: Sequence[Rating],
+    teacher: Teacher,
+    dtype: torch.dtype | None = torch.bfloat16,
 ) -> dict[str, Any]:
     """Score one centre crop a picture, then again with each box bypassed.
 
@@ -43,6 +60,7 @@ def validate(
         model: The model.
         ratings: Validation pictures.
         teacher: Gives the clean features of the denoising loss.
+        dtype: Type to compute in; None takes that of the weights.
 
     Returns:
         `srcc`, `within`; for each box `without_<box>` (within-subset SRCC) and `moved_<box>` (RMS
@@ -57,27 +75,31 @@ def validate(
     for start in range(0, len(ratings), 16):
         views = []
         for rating in ratings[start : start + 16]:
-            picture = open_picture(rating.image)
-            left, top = (picture.width - 224) // 2, (picture.height - 224) // 2
-            views.append(normalise(picture.crop((left, top, left + 224, top + 224))))
-        pixels = torch.stack(views)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+            views.append(normalise(centre_crop(open_picture(rating.image))))
+        pixels = torch.stack(views).to(model.device)
+        with torch.autocast(pixels.device.type, dtype, enabled=dtype is not None):
             for name in scores:
                 bypass = (name,) if name else ()
                 output = model(pixels, bypass=bypass, output_features=not name)
-                scores[name].append(output.logits.float())
+                scores[name].append(output.logits.float().cpu())
                 if name:
                     continue
                 features = output.features
-                gammas.append(features.alignment_weight.float())
+                gammas.append(features.alignment_weight.float().flatten().cpu())
+                if not model.pfd_iqa.has_denoiser:
+                    continue
                 target = teacher(pixels)["teacher_features"].float()
                 base = model.pfd_iqa
+                grid = (224 // base.patch_size[0], 224 // base.patch_size[1])
                 folded = base.denoiser.fold(features.condition)
                 for level in _CHECKED_LEVELS:
-                    epsilon = torch.randn(target.shape, generator=generator)
-                    timesteps = torch.full((len(target),), level)
+                    epsilon = torch.randn(target.shape, generator=generator).to(target)
+                    timesteps = torch.full((len(target),), level, device=target.device)
                     noisy = base.scheduler.add_noise(target, epsilon, timesteps)
-                    predicted = base.denoiser(noisy, timesteps, base.native_grid, folded)
+                    velocity = base.denoiser(noisy, timesteps, grid, folded)
+                    predicted = noise_from_velocity(
+                        velocity, noisy, base.scheduler.alpha_bar(level)
+                    )
                     noise[level].append(float((predicted - epsilon).square().mean()))
     whole = torch.cat(scores[""]).numpy()
     labels = np.array([rating.mos for rating in ratings])
@@ -89,6 +111,8 @@ def validate(
     gamma = torch.cat(gammas)
     result["gamma"], result["gamma_deviation"] = float(gamma.median()), float(gamma.std())
     for level, losses in noise.items():
+        if not losses:
+            continue
         result[f"noise_{level}"] = float(np.mean(losses)) / model.pfd_iqa.scheduler.alpha_bar(level)
     return {key: round(value, 4) for key, value in result.items()}
 
@@ -112,12 +136,13 @@ def calibrate(model: PfdIqaForImageQualityAssessment, ratings: Sequence[Rating])
     means, variances, spreads = [], [], []
     for start in range(0, len(ratings), 8):
         pictures = [open_picture(rating.image) for rating in ratings[start : start + 8]]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            output = model(**processor(images=pictures, return_tensors="pt"))
-        scores = low + (high - low) * output.view_logits.float().sigmoid()
+        inputs = processor(images=pictures, return_tensors="pt").to(model.device)
+        with torch.autocast(model.device.type, torch.bfloat16):
+            output = model(**inputs)
+        scores = low + (high - low) * output.view_logits.float().sigmoid().cpu()
         means.append(scores.mean(1))
         spreads.append(scores.var(1, correction=0))
-        variances.append(output.view_deviations.float().square().mean(1))
+        variances.append(output.view_deviations.float().square().mean(1).cpu())
     mean, variance, spread = (torch.cat(parts).double() for parts in (means, variances, spreads))
     labels = torch.tensor([rating.mos for rating in ratings], dtype=torch.float64)
     error = labels - mean
