@@ -62,6 +62,8 @@ def compare(
     from pfd_iqa_hf.evaluation.comparison import ranking
     from pfd_iqa_hf.scoring.folder import FolderScorer
 
+    if model is not None:
+        say("note: the probability was calibrated for the bundled checkpoint, not for this model")
     with loading_errors_told(model):
         scorer = FolderScorer(model, device, checked_dtype(dtype), batch_size)
     records = list(scorer.score(found))

@@ -243,6 +243,17 @@ def _check_groups(table: RatingTable, group_by: GroupBy) -> None:
         raise typer.BadParameter(str(error), param_hint="--group-by") from error
 
 
+def _stated_split(table: RatingTable) -> Split:
+    """The parts that the rows state; rows without one are in none."""
+    from pfd_iqa_hf.data.splits import Split
+
+    rows = {
+        part.value: tuple(row for row, rating in enumerate(table) if rating.split == part.value)
+        for part in Part
+    }
+    return Split(rows["train"], rows["validation"], rows["test"])
+
+
 def _chosen_part(
     table: RatingTable, official: Part | None, split_file: Path | None, index: int
 ) -> tuple[RatingTable, dict[str, Any]]:
@@ -251,9 +262,15 @@ def _chosen_part(
 
     if official is not None:
         try:
-            return table.split(official.value), {"part": f"official split, {official.value}"}
+            part_of_it = table.split(official.value)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--official-split") from error
+        try:
+            check_leakage(table, _stated_split(table))
+        except ValueError as error:
+            # The authors' split is what others report on; what is wrong with it must be known.
+            say(f"note: {error}")
+        return part_of_it, {"part": f"official split, {official.value}"}
     if split_file is not None:
         try:
             splits: list[Split] = load_splits(split_file, table)

@@ -371,3 +371,14 @@ def test_a_picture_that_vanishes_stops_the_run(tiny_checkpoint: Path, tmp_path: 
     (table.parent / "pictures" / "p03.jpg").write_bytes(b"gone bad")
     with pytest.raises(TrainingFailure, match=r"p03\.jpg.*--resume latest"):
         train(arguments)
+    arguments = tiny_arguments(
+        table,
+        tmp_path / "skipping",
+        tiny_checkpoint,
+        validation_share=0.0,
+        max_train_steps=8,
+        skip_bad=True,
+    )
+    train(arguments)
+    (row,) = [r for r in read_log(tmp_path / "skipping" / "log.jsonl") if r["stage"] == "skipped"]
+    assert len(row["pictures"]) == 1 and "p03.jpg" in row["pictures"][0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -26,6 +26,7 @@ from pfd_iqa_hf.training.samples import (
 
 __all__ = ["RecipeBatches", "RecipeData", "normalise", "recipe_data"]
 
+_MOST_SKIPPED = 20  # in a row; more than that is no single bad picture
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -136,6 +137,7 @@ class RecipeBatches(Dataset):
         process: Number of this process, and how many there are.
         fixed_views: Views a picture that come back in every epoch; 0 makes new ones each time.
         size: Side of a view in pixels.
+        skip_bad: Take the next picture of the order for one that cannot be read, and tell.
     """
 
     def __init__(
@@ -152,6 +154,7 @@ class RecipeBatches(Dataset):
         process: tuple[int, int] = (0, 1),
         fixed_views: int = 0,
         size: int = 224,
+        skip_bad: bool = False,
     ) -> None:
         self.data = data
         self.steps = steps
@@ -164,6 +167,7 @@ class RecipeBatches(Dataset):
         self.process = process
         self.fixed_views = fixed_views
         self.size = size
+        self.skip_bad = skip_bad
         if triples and not data.pristine:
             raise ValueError("degraded triples need pristine photographs, and there are none")
 
@@ -171,16 +175,26 @@ class RecipeBatches(Dataset):
         """Number of batches from the first one on."""
         return self.steps - self.first
 
-    def _pick(self, count: int, number: int, purpose: int) -> tuple[int, int, int]:
+    def _pick(self, count: int, number: int, purpose: int, shift: int) -> tuple[int, int, int]:
         """Row, epoch and place of sample `number`: each epoch passes once over all rows."""
         epoch, place = divmod(number, count)
-        return int(_order(self.seed, epoch, purpose, count)[place]), epoch, place
+        order = _order(self.seed, epoch, purpose, count)
+        return int(order[(place + shift) % count]), epoch, place
+
+    def _readable(self, make: Callable[[int, int], Any], number: int, skipped: list[str]) -> Any:
+        """What `make` returns for a sample, or for the next one that can be read."""
+        for shift in range(_MOST_SKIPPED if self.skip_bad else 0):
+            try:
+                return make(number, shift)
+            except PictureError as error:
+                skipped.append(str(error))
+        return make(number, _MOST_SKIPPED if self.skip_bad else 0)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Tensors of one batch; rows in the order of the class's docstring.
 
         A broken picture gives {"error": PictureError}: an exception would lose its type on the way
-        out of a worker process.
+        out of a worker process. With `skip_bad`, `skipped` holds the errors of those left out.
         """
         try:
             return self._batch(self.first + index)
@@ -189,13 +203,15 @@ class RecipeBatches(Dataset):
 
     def _batch(self, step: int) -> dict[str, Any]:
         rows: list[dict[str, Any]] = []
+        skipped: list[str] = []
         place, processes = self.process
         for i in range(self.rated):
-            rows.append(self._rated_row((step * processes + place) * self.rated + i))
+            number = (step * processes + place) * self.rated + i
+            rows.append(self._readable(self._rated_row, number, skipped))
         masks, gaps = [], []
         for i in range(self.triples):
             number = (step * processes + place) * self.triples + i
-            triple, triple_rows = self._triple_rows(number)
+            triple, triple_rows = self._readable(self._triple_rows, number, skipped)
             rows += triple_rows
             masks.append(torch.from_numpy(triple.mask))
             gaps.append(triple.strong_level - triple.mild_level)
@@ -208,14 +224,16 @@ class RecipeBatches(Dataset):
             "mask": torch.stack(masks) if masks else torch.zeros(0, 1, 1),
             "gap": torch.tensor(gaps, dtype=torch.float32),
         }
+        if skipped:
+            batch["skipped"] = skipped
         if self.draws is not None:
             drawn = [method_draws(self.seed, *row["draw"], **self.draws) for row in rows]  # type: ignore[arg-type]
             for key in drawn[0]:
                 batch[key] = torch.stack([row[key] for row in drawn])
         return batch
 
-    def _rated_row(self, number: int) -> dict[str, Any]:
-        row, epoch, place = self._pick(len(self.data.train), number, purpose=10)
+    def _rated_row(self, number: int, shift: int = 0) -> dict[str, Any]:
+        row, epoch, place = self._pick(len(self.data.train), number, 10, shift)
         rating = self.data.train[row]
         key = -1
         if self.fixed_views:
@@ -235,8 +253,10 @@ class RecipeBatches(Dataset):
             "draw": (epoch, place),
         }
 
-    def _triple_rows(self, number: int) -> tuple[DegradedTriple, list[dict[str, Any]]]:
-        row, epoch, place = self._pick(len(self.data.pristine), number, purpose=11)
+    def _triple_rows(
+        self, number: int, shift: int = 0
+    ) -> tuple[DegradedTriple, list[dict[str, Any]]]:
+        row, epoch, place = self._pick(len(self.data.pristine), number, 11, shift)
         rating = self.data.pristine[row]
         generator = sample_generator(self.seed, epoch, place, purpose=3)
         triple = degraded_triple(rating.image, generator, self.size)

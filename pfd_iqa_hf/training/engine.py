@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,6 +189,8 @@ def run_stage(
                 state.save()
                 if accelerator.is_main_process:
                     prune_checkpoints(folder, stage.name, arguments.checkpoints_total_limit)
+    if state.skipped:
+        log.write("skipped", progress.step, pictures=sorted(state.skipped))
     average.copy_to_model()
     accelerator.wait_for_everyone()
     return progress
@@ -234,6 +237,7 @@ class _State:
         self.average = average
         self.accelerator = accelerator
         self.folder = folder
+        self.skipped: set[str] = set()
 
     def last_good(self) -> str:
         """A sentence that names the newest checkpoint."""
@@ -317,6 +321,10 @@ def _batches(
                 f"{batch['error']}. Put it back, then go on with --resume latest. "
                 f"{state.last_good()}"
             ) from batch["error"]
+        for told in batch.pop("skipped", ()):
+            if told not in state.skipped:
+                state.skipped.add(told)
+                print(f"skipped: {told}", file=sys.stderr)
         yield {name: value.to(state.accelerator.device) for name, value in batch.items()}
 
 

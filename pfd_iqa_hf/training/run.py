@@ -138,6 +138,7 @@ def _train_teacher(
         seed=arguments.seed + 1,
         distortion_names=student.config.distortion_names,
         process=(accelerator.process_index, accelerator.num_processes),
+        skip_bad=arguments.skip_bad,
     )
     objective = TeacherObjective(teacher)
     stage = Stage(
@@ -213,6 +214,7 @@ def _train_student(
         draws=draws if teacher is not None else None,
         process=(accelerator.process_index, processes),
         fixed_views=arguments.fixed_views,
+        skip_bad=arguments.skip_bad,
     )
     objective = StudentObjective(
         model,
@@ -229,6 +231,7 @@ def _train_student(
     first = batches(first=0)[0]
     if "error" in first:
         raise first["error"]
+    first.pop("skipped", None)
     first = {name: value.to(accelerator.device) for name, value in first.items()}
     freeze_unreached(objective, first, *([] if targets is None else [targets(first)]))
     stage = Stage(
