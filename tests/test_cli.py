@@ -293,6 +293,8 @@ def test_a_closed_pipe_and_an_interrupt_are_quiet(
         stderr=subprocess.PIPE,
         text=True,
         env=_environment(),
+        # A shell that starts jobs in the background has them ignore the signal; so would this one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     assert process.stdout is not None and process.stderr is not None
     if action == "interrupt":
