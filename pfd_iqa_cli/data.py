@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pfd_iqa_cli import dataset_options as options
-from pfd_iqa_cli.messages import progress_bar
+from pfd_iqa_cli.messages import interrupts_raise, progress_bar
 
 if TYPE_CHECKING:
     from pfd_iqa_hf.data.table import RatingTable
@@ -81,6 +81,8 @@ def data(
     from pfd_iqa_hf.data.publish import write_parquet_dataset
     from pfd_iqa_hf.data.splits import make_splits, save_splits
     from pfd_iqa_hf.data.table import DatasetError
+
+    interrupts_raise()
 
     if (to is None) != (output_dir is None):
         raise typer.BadParameter("give --to and --output-dir together", param_hint="--to")

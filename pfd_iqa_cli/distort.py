@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pfd_iqa_cli.messages import interrupts_raise
+
 __all__ = ["distort"]
 
 _SOME_FAILED = 1
@@ -56,6 +58,8 @@ def distort(
     from pfd_iqa_hf.data.distortions import distort as distorted
     from pfd_iqa_hf.modeling.picture_reading import open_picture
     from pfd_iqa_hf.scoring.find import find_pictures
+
+    interrupts_raise()
 
     if output_dir is None and sheet is None:
         raise typer.BadParameter("give --output-dir, --sheet or both", param_hint="--output-dir")

@@ -13,6 +13,7 @@ from pfd_iqa_cli.compare import compare
 from pfd_iqa_cli.data import data
 from pfd_iqa_cli.distort import distort
 from pfd_iqa_cli.evaluate import evaluate
+from pfd_iqa_cli.messages import interrupts_end_the_process
 from pfd_iqa_cli.score import score
 from pfd_iqa_cli.train import ablate, protocol, train
 from pfd_iqa_cli.version import version_text
@@ -83,6 +84,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 def main() -> None:
     """Console entry point."""
+    interrupts_end_the_process()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # started with a closed descriptor
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115

@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 
 import typer
 
-__all__ = ["CANNOT_WRITE", "notes_told", "progress_bar", "say", "write_errors_told"]
+__all__ = [
+    "CANNOT_WRITE",
+    "interrupts_end_the_process",
+    "interrupts_raise",
+    "notes_told",
+    "progress_bar",
+    "say",
+    "write_errors_told",
+]
 
 CANNOT_WRITE = 74  # as sysexits.h has it
+
+
+def interrupts_end_the_process() -> None:
+    """Until libraries are imported, an interrupt is the end: there is nothing to clean up yet.
+
+    As an exception it could strike inside a destructor or a callback, where Python reports it as
+    ignored and goes on.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def interrupts_raise() -> None:
+    """From here on an interrupt is KeyboardInterrupt again, so that half-written files go."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def say(message: str) -> None:
@@ -62,6 +89,7 @@ def write_errors_told() -> Iterator[None]:
     Raises:
         typer.Exit: with that code.
     """
+    interrupts_raise()
     try:
         yield
     except OSError as error:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pfd_iqa_cli.messages import interrupts_raise
+
 if TYPE_CHECKING:
     import torch
 
@@ -99,6 +101,7 @@ def loading_errors_told(model: str | None) -> Iterator[None]:
     """
     try:
         yield
+        interrupts_raise()
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise typer.BadParameter(

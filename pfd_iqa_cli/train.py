@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from pfd_iqa_cli.messages import interrupts_raise
+
 __all__ = ["ablate", "protocol", "train"]
 
 
@@ -11,6 +13,7 @@ def train(context: typer.Context) -> None:
     """Fine-tune on rated pictures, or train from scratch; --help lists the options."""
     from pfd_iqa_hf.training.cli import run
 
+    interrupts_raise()
     raise typer.Exit(run(context.args))
 
 
@@ -18,6 +21,7 @@ def protocol(context: typer.Context) -> None:
     """Train and test on k seeded splits of a dataset; --help lists the options."""
     from pfd_iqa_hf.training.protocol import main
 
+    interrupts_raise()
     raise typer.Exit(main(context.args))
 
 
@@ -25,4 +29,5 @@ def ablate(context: typer.Context) -> None:
     """Train variants of the method on stored tokens, and compare them; --help lists the options."""
     from pfd_iqa_hf.training.ablations import main
 
+    interrupts_raise()
     raise typer.Exit(main(context.args))
