@@ -32,7 +32,7 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-# Of the bundled checkpoint (b8464e5ab51d), on all pairs of pictures of LIVEC, which trained nothing:
+# Of the bundled checkpoint (b8464e5ab51d), on all pairs of LIVEC, which it never saw:
 #     python benchmarks/comparison.py --dataset livec --data-dir path/to/ChallengeDB_release
 SHARED_ERROR = -0.19
 
