@@ -26,6 +26,7 @@ __all__ = [
     "agreement_within_groups",
     "measure_agreement",
     "natural_key",
+    "quick_srcc",
     "without_nan",
 ]
 
@@ -266,7 +267,7 @@ def _quick_values(
     raw = math.sqrt(float(np.mean((x - y) ** 2)))
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan, math.nan, math.nan, raw, math.nan, math.nan
-    rank = _pearson(stats.rankdata(x), stats.rankdata(y))
+    rank = quick_srcc(x, y)
     # The asymptotic p-value, which nobody reads, is quick, and divides by zero for two pairs.
     method = "asymptotic" if x.size > 2 else "exact"
     kendall = float(stats.kendalltau(x, y, method=method).statistic)
@@ -278,6 +279,11 @@ def _quick_values(
         return *plain, math.nan, math.nan
     mapped = LOGISTICS[fit](x, *refitted)
     return *plain, _pearson(mapped, y), math.sqrt(float(np.mean((mapped - y) ** 2)))
+
+
+def quick_srcc(x: Array, y: Array) -> float:
+    """`correlation.srcc` without its checks and messages, for resampling; NaN for a constant."""
+    return _pearson(stats.rankdata(x), stats.rankdata(y))
 
 
 def _pearson(x: Array, y: Array) -> float:

@@ -25,15 +25,16 @@ import torch
 from torch import nn
 
 from pfd_iqa_hf.data.table import Rating
+from pfd_iqa_hf.evaluation.agreement import quick_srcc
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.modeling.picture_reading import open_picture
 from pfd_iqa_hf.training.arguments import TrainArguments, UsageError
-from pfd_iqa_hf.training.batches import normalise
+from pfd_iqa_hf.training.batches import RATED, epoch_order, normalise
 from pfd_iqa_hf.training.checkpoints import check_room, read_json, write_text
 from pfd_iqa_hf.training.losses import correlation_loss
 from pfd_iqa_hf.training.optimization import MovingAverage, parameter_groups, rate_factor
 from pfd_iqa_hf.training.run_data import RunData, load_run_data
-from pfd_iqa_hf.training.run_setup import state_hash
+from pfd_iqa_hf.training.run_setup import claim_facts, state_hash
 from pfd_iqa_hf.training.samples import method_draws, random_view, sample_generator
 from pfd_iqa_hf.training.teacher import Teacher, load_teacher
 from pfd_iqa_hf.training.validation import SMALLEST_GROUP, centre_crop, within_group_srcc
@@ -107,11 +108,10 @@ class TokenStore:
         finished = self.folder / "finished"
         count = len(self.ratings)
         levels = model.config.feature_levels
+        if finished.exists():
+            self.parts = {p.stem: np.load(p, mmap_mode="r") for p in self.folder.glob("*.npy")}
+            return
         for start in range(0, count, 16):
-            names = list(self.folder.glob("*.npy"))
-            if finished.exists() and names:
-                self.parts = {p.stem: np.load(p, mmap_mode="r") for p in names}
-                return
             rows = slice(start, min(start + 16, count))
             pixels = torch.stack([self._view(row) for row in range(rows.start, rows.stop)])
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -170,7 +170,7 @@ def train_variant(
     for step in range(steps):
         numbers = range(step * size, (step + 1) * size)
         places = [divmod(number, count) for number in numbers]
-        rows = [int(_order(seed, epoch, count)[place]) for epoch, place in places]
+        rows = [int(epoch_order(seed, epoch, RATED, count)[place]) for epoch, place in places]
         batch = train.rows(rows)
         stored.states = batch.pop("states")
         drawn = [
@@ -290,16 +290,7 @@ def _claim(
         del now[key]
     now |= {"dataset": data.table.fingerprint, "split": data.fingerprint}
     now |= {"model": model_hash, "teacher": teacher_hash}
-    path = output / "plan.json"
-    if path.exists():
-        earlier = read_json(path)
-        changed = [key for key in now if earlier.get(key) != now[key]]
-        if changed:
-            raise UsageError(
-                f"{output} was begun with another {', '.join(changed)}: give the same to go on, or "
-                "another --output-dir"
-            )
-    write_text(path, json.dumps(now, indent=1))
+    claim_facts(output / "plan.json", now)
 
 
 def _short_hash(fields: dict[str, Any]) -> str:
@@ -368,28 +359,10 @@ def _mean_gap(
     large = [name for name, count in zip(names, counts, strict=True) if count >= SMALLEST_GROUP]
     parts = [draw[inside == name] for name in large] if len(large) > 1 else [draw]
     for rows in parts:
-        target = _ranks(labels[rows])
         for first, second in pairs:
-            gaps.append(_correlation(_ranks(first[rows]), target))
-            gaps[-1] -= _correlation(_ranks(second[rows]), target)
+            gaps.append(quick_srcc(first[rows], labels[rows]))
+            gaps[-1] -= quick_srcc(second[rows], labels[rows])
     return float(np.nanmean(gaps))
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    from scipy.stats import rankdata
-
-    ranks: np.ndarray = rankdata(values)
-    return ranks
-
-
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    first, second = first - first.mean(), second - second.mean()
-    scale = np.sqrt((first @ first) * (second @ second))
-    return float(first @ second / scale) if scale > 0 else float("nan")
-
-
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch, 10]).permutation(count)
 
 
 def table_of(result: dict[str, Any]) -> str:

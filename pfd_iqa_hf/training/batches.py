@@ -24,8 +24,9 @@ from pfd_iqa_hf.training.samples import (
     sample_generator,
 )
 
-__all__ = ["RecipeBatches", "RecipeData", "normalise", "recipe_data"]
+__all__ = ["RATED", "RecipeBatches", "RecipeData", "epoch_order", "normalise", "recipe_data"]
 
+RATED, _PRISTINE = 10, 11  # purposes of the two orders
 _MOST_SKIPPED = 20  # in a row; more than that is no single bad picture
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
@@ -178,7 +179,7 @@ class RecipeBatches(Dataset):
     def _pick(self, count: int, number: int, purpose: int, shift: int) -> tuple[int, int, int]:
         """Row, epoch and place of sample `number`: each epoch passes once over all rows."""
         epoch, place = divmod(number, count)
-        order = _order(self.seed, epoch, purpose, count)
+        order = epoch_order(self.seed, epoch, purpose, count)
         return int(order[(place + shift) % count]), epoch, place
 
     def _readable(self, make: Callable[[int, int], Any], number: int, skipped: list[str]) -> Any:
@@ -233,7 +234,7 @@ class RecipeBatches(Dataset):
         return batch
 
     def _rated_row(self, number: int, shift: int = 0) -> dict[str, Any]:
-        row, epoch, place = self._pick(len(self.data.train), number, 10, shift)
+        row, epoch, place = self._pick(len(self.data.train), number, RATED, shift)
         rating = self.data.train[row]
         key = -1
         if self.fixed_views:
@@ -256,7 +257,7 @@ class RecipeBatches(Dataset):
     def _triple_rows(
         self, number: int, shift: int = 0
     ) -> tuple[DegradedTriple, list[dict[str, Any]]]:
-        row, epoch, place = self._pick(len(self.data.pristine), number, 11, shift)
+        row, epoch, place = self._pick(len(self.data.pristine), number, _PRISTINE, shift)
         rating = self.data.pristine[row]
         generator = sample_generator(self.seed, epoch, place, purpose=3)
         triple = degraded_triple(rating.image, generator, self.size)
@@ -291,5 +292,6 @@ class RecipeBatches(Dataset):
 
 
 @lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, purpose: int, count: int) -> np.ndarray:
+def epoch_order(seed: int, epoch: int, purpose: int, count: int) -> np.ndarray:
+    """The order of an epoch's rows, (count,); `purpose` keeps independent pools apart."""
     return np.random.default_rng([seed, epoch, purpose]).permutation(count)

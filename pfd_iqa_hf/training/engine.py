@@ -155,7 +155,7 @@ def run_stage(
                 with hold:
                     given = (batch,) if targets is None else (batch, targets)
                     loss, parts = objective(*given)
-                    _require_finite(loss, "loss", state, progress, accelerator)
+                    _require_finite(loss, "loss", state)
                     accelerator.backward(loss / accumulated)
                 for name, value in {"loss": loss, **parts}.items():
                     losses[name] = losses.get(name, 0.0) + float(value.detach()) / accumulated
@@ -166,7 +166,7 @@ def run_stage(
                 group["lr"] = factor * group["first_rate"]
             norm = accelerator.clip_grad_norm_(parameters, arguments.max_grad_norm)
             if accelerator.mixed_precision != "fp16":  # there the scaler skips such a step
-                _require_finite(norm, "gradient", state, progress, accelerator)
+                _require_finite(norm, "gradient", state)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             average.update(progress.step)
@@ -328,14 +328,14 @@ def _batches(
         yield {name: value.to(state.accelerator.device) for name, value in batch.items()}
 
 
-def _require_finite(
-    value: Any, what: str, state: _State, progress: Progress, accelerator: Accelerator
-) -> None:
+def _require_finite(value: Any, what: str, state: _State) -> None:
     number = torch.as_tensor(value).detach().float().reshape(1)
+    accelerator = state.accelerator
     if accelerator.num_processes > 1:
         number = accelerator.gather(number.to(accelerator.device))
     if not torch.isfinite(number).all():
+        found, step = number[~number.isfinite()][0].item(), state.stage.progress.step
         raise TrainingFailure(
-            f"the {what} of step {progress.step} is {number[~number.isfinite()][0].item()}; lower "
+            f"the {what} of step {step} is {found}; lower "
             f"--learning-rate and --backbone-learning-rate, or --max-grad-norm. {state.last_good()}"
         )

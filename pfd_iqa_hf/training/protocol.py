@@ -27,6 +27,7 @@ from pfd_iqa_hf.evaluation.correlation import plcc, srcc
 from pfd_iqa_hf.training.arguments import TrainArguments, UsageError, parse_arguments
 from pfd_iqa_hf.training.checkpoints import read_json, write_text
 from pfd_iqa_hf.training.run_data import read_table
+from pfd_iqa_hf.training.run_setup import claim_facts
 
 __all__ = ["PUBLISHED", "run_protocol", "summarise", "table_of"]
 
@@ -206,16 +207,7 @@ def _claim(output: Path, arguments: TrainArguments, table: RatingTable) -> None:
     elif arguments.model is None:
         start += f" {weights_sha256(default_checkpoint())}"
     now = {**arguments.decisive(), "start": start, "dataset": table.fingerprint}
-    path = output / "options.json"
-    if path.exists():
-        earlier = read_json(path)
-        changed = [key for key in now if earlier.get(key) != now[key]]
-        if changed:
-            raise UsageError(
-                f"{output} was begun with another {', '.join(changed)}: give the same to go on, or "
-                "another --output-dir"
-            )
-    write_text(path, json.dumps(now, indent=1))
+    claim_facts(output / "options.json", now)
 
 
 def _one_split(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
 import warnings
@@ -125,7 +124,7 @@ def _train_teacher(
             "the teacher learns from degraded photographs and there are none to degrade; lower "
             "--pristine-score"
         )
-    freeze_lower_layers(teacher.vision_model, max(arguments.freeze_layers, 0))
+    freeze_lower_layers(teacher.vision_model, arguments.freeze_layers)
     steps = arguments.teacher_steps
     if arguments.max_train_steps is not None:
         steps = min(steps, arguments.max_train_steps)
@@ -382,5 +381,5 @@ def _push(arguments: TrainArguments, output: Path) -> None:
         folder,
         str(arguments.hub_model_id),
         private=arguments.hub_private_repo,
-        token=copy.copy(arguments.hub_token),
+        token=arguments.hub_token,
     )

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 import pfd_iqa_hf
 from pfd_iqa_hf.checkpoint import default_checkpoint
+from pfd_iqa_hf.data.splits import content_hash
 from pfd_iqa_hf.modeling.configuration_pfd_iqa import PfdIqaConfig
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.training.arguments import TrainArguments, UsageError
@@ -27,6 +28,7 @@ from pfd_iqa_hf.training.checkpoints import read_json, write_text
 from pfd_iqa_hf.training.run_data import RunData
 
 __all__ = [
+    "claim_facts",
     "claim_folder",
     "make_accelerator",
     "refuse_foreign_run",
@@ -196,21 +198,50 @@ def state_hash(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def claim_facts(path: Path, now: dict[str, Any]) -> None:
+    """Note in a folder what its results are made from; refuse it if that was something else.
+
+    Args:
+        path: JSON file of the facts, written if there is none.
+        now: The facts, JSON values.
+
+    Raises:
+        UsageError: tells which facts differ, or that the file cannot be read.
+    """
+    if path.exists():
+        earlier = _object_in(path)
+        changed = [key for key in now if earlier.get(key) != now[key]]
+        if changed:
+            raise UsageError(
+                f"{path.parent} was begun with another {', '.join(changed)}: give the same to go "
+                "on, or another --output-dir"
+            )
+    write_text(path, json.dumps(now, indent=1))
+
+
 def _file_hash(path: str | None) -> str | None:
     if path is None:
         return None
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return content_hash(path)[:16]
     except OSError as error:
         raise UsageError(f"--teacher {path}: {error.strerror}; give a readable file") from error
 
 
 def _facts_of(path: Path) -> dict[str, Any]:
+    facts = _object_in(path)
+    if not isinstance(facts.get("arguments"), dict):
+        raise UsageError(
+            f"{path} cannot be read (no arguments); begin again in another --output-dir"
+        )
+    return facts
+
+
+def _object_in(path: Path) -> dict[str, Any]:
     try:
         facts = read_json(path)
-        if not isinstance(facts.get("arguments"), dict):
-            raise ValueError("no arguments")
+        if not isinstance(facts, dict):
+            raise ValueError("no JSON object")
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{path} cannot be read ({error}); begin again in another --output-dir"
