@@ -2,17 +2,23 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rated_pictures import write_rated_pictures
+from tiny_models import save_backbone, save_text_tower
 
+from pfd_iqa_hf import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.data.load import load_ratings
 from pfd_iqa_hf.data.splits import load_splits
 from pfd_iqa_hf.data.table import Rating
 from pfd_iqa_hf.training.ablations import compare_variants
+from pfd_iqa_hf.training.ablations import main as ablate
 from pfd_iqa_hf.training.arguments import UsageError
+from pfd_iqa_hf.training.checkpoints import save_tensors
 from pfd_iqa_hf.training.protocol import run_protocol, summarise, table_of
+from pfd_iqa_hf.training.teacher import Teacher
 
 
 def test_each_split_is_done_once_and_tested_on_its_own_pictures(
@@ -56,6 +62,57 @@ def test_the_summary_is_that_of_the_finished_splits(tmp_path: Path) -> None:
     assert summary["median"] == {"srcc": 0.8}
     assert (summary["lowest"]["srcc"], summary["highest"]["srcc"], summary["n"]) == (0.7, 0.9, 3)
     assert "arXiv 2401.11949" in (tmp_path / "protocol.md").read_text()
+
+
+def test_an_ablation_goes_on_and_refuses_another_plan(tmp_path: Path) -> None:
+    towers = {
+        "--vision-model": save_backbone("dinov2", tmp_path / "vision"),
+        "--text-model": save_text_tower("bert", tmp_path / "text"),
+    }
+    base = {
+        "prior_rank": 6,
+        "denoising_width": 8,
+        "condition_heads": 2,
+        "head_num_attention_heads": 2,
+    }
+    student = PfdIqaForImageQualityAssessment.from_vision_text_pretrained(
+        str(towers["--vision-model"]), str(towers["--text-model"]), config=base
+    )
+    teacher = tmp_path / "teacher.safetensors"
+    save_tensors(teacher, Teacher.from_student(student).state_dict())
+    plan: dict[str, Any] = {
+        "pictures": 12,
+        "validation_share": 0.3,
+        "validation_pictures": 8,
+        "seed": 0,
+        "seeds": [0],
+        "batch_size": 4,
+        "steps": 2,
+        "learning_rate": 1e-3,
+        "ema_decay": 0.9,
+        "base": base,
+        "reference": "whole",
+        "variants": {"whole": {}, "no masks": {"masks": False}},
+    }
+    file, output = tmp_path / "plan.yaml", tmp_path / "out"
+    command = [str(file), "--dataset", str(write_rated_pictures(tmp_path / "rated", 24))]
+    command += [str(word) for item in towers.items() for word in item]
+    command += ["--teacher", str(teacher), "--output-dir", str(output)]
+
+    def run(**changes: Any) -> int:
+        file.write_text(json.dumps(plan | changes))
+        return ablate(command)
+
+    assert run() == 0
+    first = {path.name: path.stat().st_mtime_ns for path in output.glob("scores-*.json")}
+    assert len(first) == 2
+    # One more seed goes on; what is done stays.
+    assert run(seeds=[0, 1]) == 0
+    stamps = {path.name: path.stat().st_mtime_ns for path in output.glob("scores-*.json")}
+    assert len(stamps) == 4 and first.items() <= stamps.items()
+    assert run(steps=3) == 64
+    (output / "plan.json").write_text("{")
+    assert run() == 64
 
 
 def test_an_ablation_says_what_helps_only_where_it_is_sure() -> None:

@@ -238,6 +238,7 @@ def run_ablations(options: argparse.Namespace) -> dict[str, Any]:
         TokenStore(output / "validation-tokens", checked, False, int(plan["seed"])),
     )
     base = dict(plan.get("base") or {})
+    torch.manual_seed(int(plan["seed"]))  # the folder is claimed by this model's weights
     model = PfdIqaForImageQualityAssessment.from_vision_text_pretrained(*towers, config=base)
     teacher = load_teacher(options.teacher, model)
     _claim(output, plan, data, state_hash(model), state_hash(teacher))
