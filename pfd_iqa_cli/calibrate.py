@@ -55,10 +55,17 @@ def calibrate(
     data_dir: options.DataDir = None,
     image_column: options.ImageColumn = None,
     mos_column: options.MosColumn = None,
+    mos_std_column: options.MosStdColumn = None,
+    reference_column: options.ReferenceColumn = None,
+    distortion_column: options.DistortionColumn = None,
+    level_column: options.LevelColumn = None,
+    split_column: options.SplitColumn = None,
+    group_column: options.GroupColumn = None,
     score_range: options.ScoreRange = None,
     lower_is_better: options.LowerIsBetter = False,
     skip_bad: options.SkipBad = False,
     dataset_split: options.DatasetSplit = None,
+    streaming: options.Streaming = False,
 ) -> int:
     """Map scores to your own scale, with intervals, from some fifty pictures that you rated.
 
@@ -86,10 +93,17 @@ def calibrate(
         data_dir,
         image_column,
         mos_column,
-        score_range=score_range,
-        lower_is_better=lower_is_better,
-        skip_bad=skip_bad,
-        dataset_split=dataset_split,
+        mos_std_column,
+        reference_column,
+        distortion_column,
+        level_column,
+        split_column,
+        group_column,
+        score_range,
+        lower_is_better,
+        skip_bad,
+        dataset_split,
+        streaming,
     )
     table = options.read_dataset(arguments)
     if len(table) < LEAST_PICTURES:  # said before minutes are spent on scoring

@@ -11,6 +11,7 @@ import typer
 
 from pfd_iqa_cli import dataset_options as options
 from pfd_iqa_cli.messages import interrupts_raise, progress_bar
+from pfd_iqa_cli.model_options import writable_folder
 
 if TYPE_CHECKING:
     from pfd_iqa_hf.data.table import RatingTable
@@ -86,6 +87,8 @@ def data(
 
     if (to is None) != (output_dir is None):
         raise typer.BadParameter("give --to and --output-dir together", param_hint="--to")
+    if splits is not None:  # before every picture is decoded
+        writable_folder(splits.absolute().parent, "--splits")
     arguments = options.dataset_arguments(
         dataset,
         data_dir,
@@ -107,6 +110,14 @@ def data(
     _show(table)
     try:
         if splits is not None:
+            if group_by != "reference_id" and not any(
+                getattr(rating, group_by, group_by) for rating in table
+            ):
+                print(
+                    f"note: no picture of {table.name} has a {group_by}; only files of equal "
+                    "content stay together",
+                    file=sys.stderr,
+                )
             made = make_splits(table, repeats, shares, group_by, seed)
             facts = {"shares": list(shares), "group_by": group_by, "seed": seed}
             save_splits(splits, table, made, facts)

@@ -120,6 +120,15 @@ def test_data_command(table_file: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert len(load_splits(splits, load_ratings(str(folder)))) == 2
     assert run([*given, "--to", "parquet"]) == WRONG_USAGE
     assert "--output-dir" in capsys.readouterr().err
+    plain = table_file.with_name("plain.csv")
+    rows = [line.split(",")[:2] for line in table_file.read_text().splitlines()]
+    plain.write_text("\n".join(",".join(row) for row in rows))
+    of_plain = ["data", "--dataset", str(plain), "--score-range", "1", "5"]
+    assert run([*of_plain, "--splits", str(splits), "--group-by", "group"]) == 0
+    assert "has a group" in capsys.readouterr().err
+    (table_file.parent / "file").write_text("in the way")
+    assert run([*given, "--splits", str(table_file.parent / "file" / "x.json")]) == WRONG_USAGE
+    assert "--splits" in capsys.readouterr().err
 
 
 def test_data_command_names_bad_rows_and_lists_skips(

@@ -168,6 +168,21 @@ def test_pictures_of_one_reference_stay_on_one_side(
         assert len(validation) == 8
 
 
+def test_one_file_under_two_references_joins_both(
+    make_ratings: Callable[[str, int], list[Rating]], tmp_path: Path
+) -> None:
+    ratings = [
+        Rating(rating.image, rating.mos, reference_id=str(number % 6))
+        for number, rating in enumerate(make_ratings("a", 18))
+    ]
+    copy = tmp_path / "copy.jpg"
+    shutil.copy(ratings[0].image, copy)  # of reference 0, and said to be of reference 4
+    ratings.append(Rating(copy, ratings[0].mos, reference_id="4"))
+    for seed in range(10):
+        training, _ = validation_split(ratings, 0.4, seed)
+        assert len({"0", "4"} & {rating.reference_id for rating in training}) in (0, 2)
+
+
 def test_validation_split_refuses_what_cannot_be_split(
     make_ratings: Callable[[str, int], list[Rating]],
 ) -> None:

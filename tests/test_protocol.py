@@ -61,7 +61,9 @@ def test_the_summary_is_that_of_the_finished_splits(tmp_path: Path) -> None:
     summary = summarise(tmp_path, "LIVEC")
     assert summary["median"] == {"srcc": 0.8}
     assert (summary["lowest"]["srcc"], summary["highest"]["srcc"], summary["n"]) == (0.7, 0.9, 3)
-    assert "arXiv 2401.11949" in (tmp_path / "protocol.md").read_text()
+    written = (tmp_path / "protocol.md").read_text()
+    assert "| DEIQT (ViT-S) | .875 | .894 | Qin et al., AAAI 2023 |" in written
+    assert "| PFD-IQA | not verified | .922 | Li et al., arXiv 2401.11949, abstract |" in written
 
 
 def test_an_ablation_goes_on_and_refuses_another_plan(tmp_path: Path) -> None:
@@ -111,6 +113,12 @@ def test_an_ablation_goes_on_and_refuses_another_plan(tmp_path: Path) -> None:
     stamps = {path.name: path.stat().st_mtime_ns for path in output.glob("scores-*.json")}
     assert len(stamps) == 4 and first.items() <= stamps.items()
     assert run(steps=3) == 64
+    command.extend(["--learning-rate", "1"])  # an option of training that is none of the dataset
+    assert run() == 64
+    del command[-2:]
+    command.extend(["--mos-column", "no such column"])
+    assert run() == 64
+    del command[-2:]
     (output / "plan.json").write_text("{")
     assert run() == 64
 

@@ -99,7 +99,10 @@ def test_the_card_gives_the_command_of_the_run() -> None:
     )
     import shlex
 
-    assert parse_arguments(shlex.split(command_line(arguments))[2:]) == arguments
+    words = shlex.split(command_line(arguments))
+    assert parse_arguments(words[2:]) == arguments
+    together = "accelerate launch --num_processes 2 -m pfd_iqa_cli train".split()
+    assert shlex.split(command_line(arguments, processes=2)) == [*together, *words[2:]]
 
 
 def test_a_help_page_and_a_usage_error_through_the_command() -> None:

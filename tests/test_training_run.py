@@ -81,6 +81,8 @@ def test_two_steps_go_the_whole_way(table: Path, tiny_checkpoint: Path, tmp_path
     assert f"--dataset {table}" in card and "| test | 8 |" in card
     assert str(tmp_path) not in (output / "config.json").read_text()
     assert (output / "training.png").stat().st_size > 1000
+    last = PfdIqaForImageQualityAssessment.from_pretrained(output / "checkpoints" / "last")
+    assert all(parameter.isfinite().all() for parameter in last.parameters())
 
 
 def test_a_finished_model_goes_on_with_its_teacher(

@@ -313,20 +313,24 @@ def validation_split(
 
 
 def _group_keys(ratings: Sequence[Rating]) -> list[str]:
-    """One key a row, equal for rows that must stay together."""
+    """One key a row, equal for rows that must stay together: one reference, or equal content."""
     hashes = [content_hash(rating.image) for rating in ratings]
-    # A reference's pictures share its key; a copy of one of them under no reference joins them.
-    reference_of = {
-        digest: f"reference {rating.reference_id}"
-        for digest, rating in zip(hashes, ratings, strict=True)
-        if rating.reference_id is not None
-    }
-    return [
-        f"reference {rating.reference_id}"
-        if rating.reference_id is not None
-        else reference_of.get(digest, digest)
+    names = [
+        digest if rating.reference_id is None else f"reference {rating.reference_id}"
         for digest, rating in zip(hashes, ratings, strict=True)
     ]
+    # One file under two references joins both; a reference's name then stands before a digest's.
+    joined: dict[str, str] = {}
+
+    def root_of(name: str) -> str:
+        while joined.get(name, name) != name:
+            name = joined[name]
+        return name
+
+    for digest, name in zip(hashes, names, strict=True):
+        first, second = sorted((root_of(digest), root_of(name)), reverse=True)
+        joined[second] = first
+    return [root_of(name) for name in names]
 
 
 def _groups(table: RatingTable, group_by: str | None) -> list[list[int]]:

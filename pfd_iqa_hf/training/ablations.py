@@ -15,6 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,7 @@ from pfd_iqa_hf.data.table import Rating
 from pfd_iqa_hf.evaluation.agreement import quick_srcc
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.modeling.picture_reading import open_picture
-from pfd_iqa_hf.training.arguments import TrainArguments, UsageError
+from pfd_iqa_hf.training.arguments import TrainArguments, UsageError, parse_arguments
 from pfd_iqa_hf.training.batches import RATED, epoch_order, normalise
 from pfd_iqa_hf.training.checkpoints import check_room, read_json, write_text
 from pfd_iqa_hf.training.losses import correlation_loss
@@ -46,6 +47,21 @@ _HELPS = 0.003
 _RESAMPLES = 2000
 _FORMAT = np.float16
 _BYTES_A_PICTURE = 1_100_000  # of a ViT-S with four levels; the teacher's answer included
+_DATA_OPTIONS = (
+    "data_dir",
+    "image_column",
+    "mos_column",
+    "reference_column",
+    "split_column",
+    "group_column",
+    "score_range",
+    "lower_is_better",
+    "skip_bad",
+    "dataset_split",
+    "split_file",
+    "split_index",
+    "allow_leakage",
+)
 _PLAN_KEYS = (
     "pictures",
     "validation_share",
@@ -220,10 +236,8 @@ def run_ablations(options: argparse.Namespace) -> dict[str, Any]:
     output = Path(options.output_dir)
     check_room(output, _BYTES_A_PICTURE * (plan["pictures"] + plan["validation_pictures"]))
     data = load_run_data(
-        TrainArguments(
-            dataset=options.dataset,
-            data_dir=options.data_dir,
-            output_dir=str(output),
+        replace(
+            _data_arguments(options),
             validation_share=float(plan["validation_share"]),
             drop_near_copies=bool(plan.get("drop_near_copies", False)),
             check_pictures=False,
@@ -263,6 +277,19 @@ def run_ablations(options: argparse.Namespace) -> dict[str, Any]:
     result = compare_variants(found, checked, str(plan["reference"]))
     write_text(output / "ablations.json", json.dumps(result, indent=1))
     return result
+
+
+def _data_arguments(options: argparse.Namespace) -> TrainArguments:
+    """What training would take the dataset's options for."""
+    for word in options.data_options:
+        name = word[2:].partition("=")[0].replace("-", "_")
+        if word.startswith("--") and name not in _DATA_OPTIONS:
+            raise UsageError(
+                f"unknown option {word}; beside its own, ablate takes those of the dataset: "
+                + ", ".join(f"--{name.replace('_', '-')}" for name in _DATA_OPTIONS)
+            )
+    words = ["--dataset", options.dataset, "--output-dir", options.output_dir]
+    return parse_arguments([*words, *options.data_options])
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
@@ -389,14 +416,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(
         prog="pfd-iqa ablate",
-        description="Train variants of the method on stored tokens of the frozen backbone.",
+        description="Train variants of the method on stored tokens of the frozen backbone; the "
+        "dataset's options are those of pfd-iqa train.",
         allow_abbrev=False,
     )
     parser.add_argument("plan", help="YAML: sizes, seeds and variants; see recipes/ablations.yaml")
     parser.add_argument("--dataset", required=True, help="as for training")
-    parser.add_argument("--data-dir", help="folder of a known set")
     parser.add_argument("--vision-model", required=True, help="backbone, folder or Hub id")
     parser.add_argument("--text-model", required=True, help="text tower, folder or Hub id")
     parser.add_argument("--teacher", required=True, help="teacher.safetensors of a training")
     parser.add_argument("--output-dir", required=True, help="tokens (about 1 MB a picture), scores")
-    return told("pfd-iqa ablate", lambda: table_of(run_ablations(parser.parse_args(argv))))
+
+    def work() -> str:
+        options, options.data_options = parser.parse_known_args(argv)
+        return table_of(run_ablations(options))
+
+    return told("pfd-iqa ablate", work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,10 @@ def _cross_entropy(target: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
 
 
 def _open(path: Path, kind: Any, shape: tuple[int, ...]) -> np.ndarray:
-    # A new file is a hole: only what is written takes room.
     exists = path.exists() and path.stat().st_size == np.dtype(kind).itemsize * int(np.prod(shape))
-    return np.memmap(path, dtype=kind, mode="r+" if exists else "w+", shape=shape)
+    store = np.memmap(path, dtype=kind, mode="r+" if exists else "w+", shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        # A hole that finds the disk full when it is filled ends the process with SIGBUS.
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, store.nbytes)
+    return store

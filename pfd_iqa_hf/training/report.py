@@ -31,7 +31,12 @@ _NOT_IN_THE_COMMAND = {"hub_token", "resume"}
 
 
 def write_report(
-    arguments: TrainArguments, data: RunData, model: Any, output: Path, log: RunLog
+    arguments: TrainArguments,
+    data: RunData,
+    model: Any,
+    output: Path,
+    log: RunLog,
+    processes: int = 1,
 ) -> dict[str, EvaluationReport]:
     """Score the validation and test part with the finished model, and write it all down.
 
@@ -41,6 +46,7 @@ def write_report(
         model: The model as loaded from `output`.
         output: The finished folder; gets `results/`, `training.png` and `README.md`.
         log: Of the run.
+        processes: That trained together.
 
     Returns:
         What was measured, by part.
@@ -93,7 +99,7 @@ def write_report(
         rows=[_row(part, report) for part, report in reports.items()],
         start="scratch" if arguments.from_scratch else (arguments.model or "the bundled default"),
         seed=arguments.seed,
-        command=command_line(arguments),
+        command=command_line(arguments, processes),
         version=pfd_iqa_hf.__version__,
         weights_sha256=facts["model_sha256"],
     )
@@ -101,9 +107,11 @@ def write_report(
     return reports
 
 
-def command_line(arguments: TrainArguments) -> str:
+def command_line(arguments: TrainArguments, processes: int = 1) -> str:
     """The command that starts this run again, without options that have their default."""
     words = ["pfd-iqa", "train"]
+    if processes > 1:
+        words = f"accelerate launch --num_processes {processes} -m pfd_iqa_cli train".split()
     for item in fields(arguments):
         value = getattr(arguments, item.name)
         if value == item.default or item.name in _NOT_IN_THE_COMMAND:

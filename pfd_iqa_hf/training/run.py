@@ -253,6 +253,8 @@ def _train_student(
     if len(data.validation):
         stage.validate = _validator(arguments, accelerator, data, model, teacher)
     run_stage(stage, arguments, accelerator, checkpoints, log)
+    if accelerator.is_main_process:
+        export(model, checkpoints / "last")  # beside the best ones, and loads like any model
     best = checkpoints / "best"
     return best if len(data.validation) and best.is_dir() else None
 
@@ -365,7 +367,7 @@ def finish(
     export(model, output)
     finished: Any = PfdIqaForImageQualityAssessment.from_pretrained(output)
     finished.to(accelerator.device)
-    write_report(arguments, data, finished, output, log)
+    write_report(arguments, data, finished, output, log, accelerator.num_processes)
     if arguments.push_to_hub:
         _push(arguments, output)
 

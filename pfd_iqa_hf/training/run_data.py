@@ -158,6 +158,12 @@ def _split(table: RatingTable, arguments: TrainArguments) -> tuple[Split, str]:
         name = Path(arguments.split_file).name
         return splits[arguments.split_index], f"split {arguments.split_index} of {name}"
     if any(rating.split for rating in table):
+        if arguments.test_share:
+            print(
+                f"{table.name}: --test-share {arguments.test_share:g} is not used, the dataset "
+                "states its own split (a table's: drop it with --split-column '')",
+                file=sys.stderr,
+            )
         unplaced = [
             Problem(key, "has no split while others have one", "fill it in")
             for key, rating in zip(table.keys, table, strict=True)

@@ -176,9 +176,11 @@ def claim_folder(
         earlier = _facts_of(facts)
         for name, value in now.items():
             if earlier.get(name) != value:
+                skipped = len(data.table.skipped) if name in ("dataset", "split") else 0
+                told = f" ({skipped:,} pictures are skipped now; put them back)" if skipped else ""
                 raise UsageError(
-                    f"{checkpoints.parent} was begun with {meaning[name]}: give the same to go on, "
-                    "or another --output-dir"
+                    f"{checkpoints.parent} was begun with {meaning[name]}: give the same{told} to "
+                    "go on, or another --output-dir"
                 )
     checkpoints.mkdir(parents=True, exist_ok=True)
     content = {
