@@ -1,6 +1,8 @@
-"""Publish a checkpoint on the Hub: `python push_to_hub.py --help`."""
+"""Publish a checkpoint on the Hub, as `pfd-iqa push` does: `python push_to_hub.py --help`."""
 
-from pfd_iqa_hf.hub.push import main
+import sys
+
+from pfd_iqa_cli.main import run
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(["push", *sys.argv[1:]]))

@@ -16,6 +16,7 @@ from pfd_iqa_hf.data.table import RatingTable
 from pfd_iqa_hf.evaluation.predictions import RatedPredictions
 from pfd_iqa_hf.evaluation.report import EvaluationReport, evaluate_predictions
 from pfd_iqa_hf.evaluation.report import write_report as write_evaluation
+from pfd_iqa_hf.hub.facts import DataFact, ModelFacts, results_of_reports, write_facts
 from pfd_iqa_hf.modeling.image_processing_pfd_iqa import PfdIqaImageProcessor
 from pfd_iqa_hf.scoring.rated import score_ratings
 from pfd_iqa_hf.training.arguments import TrainArguments
@@ -104,6 +105,29 @@ def write_report(
         weights_sha256=facts["model_sha256"],
     )
     card.save(output / "README.md")
+    # What the card of a published repository is made from.
+    write_facts(
+        output,
+        ModelFacts(
+            weights_sha256=facts["model_sha256"],
+            data=[
+                DataFact(
+                    data.table.name, "training, validation, test", data.table.terms or "not known"
+                )
+            ],
+            splits={
+                "training": len(data.recipe.train),
+                "validation": len(data.validation),
+                "test": len(data.test),
+            },
+            split_note=data.origin,
+            results=[
+                result
+                for result in results_of_reports(output / "results")
+                if result.split != "validation"  # the weights were chosen by it
+            ],
+        ),
+    )
     return reports
 
 

@@ -24,6 +24,7 @@ from pfd_iqa_hf.training.batches import RecipeBatches
 from pfd_iqa_hf.training.checkpoints import check_room, load_tensors, save_tensors
 from pfd_iqa_hf.training.engine import Stage, run_stage
 from pfd_iqa_hf.training.export import export
+from pfd_iqa_hf.training.failure import TrainingFailure
 from pfd_iqa_hf.training.objectives import (
     StudentObjective,
     TeacherBank,
@@ -373,12 +374,19 @@ def finish(
 
 
 def _push(arguments: TrainArguments, output: Path) -> None:
+    from pfd_iqa_hf.hub.facts import FactsError
     from pfd_iqa_hf.hub.push import push
-    from pfd_iqa_hf.hub.repository_folder import build_repository_folder
+    from pfd_iqa_hf.hub.repository_check import RepositoryError
+    from pfd_iqa_hf.hub.repository_folder import LoadError, build_repository_folder
 
     folder = output / "checkpoints" / "published"
     shutil.rmtree(folder, ignore_errors=True)
-    build_repository_folder(output, str(arguments.hub_model_id), folder)
+    try:
+        build_repository_folder(output, str(arguments.hub_model_id), folder)
+    except (FactsError, LoadError, RepositoryError) as error:
+        raise TrainingFailure(
+            f"trained, but not published: {error}; the model is in {output}"
+        ) from error
     push(
         folder,
         str(arguments.hub_model_id),
