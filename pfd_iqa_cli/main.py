@@ -13,7 +13,9 @@ from pfd_iqa_cli.compare import compare
 from pfd_iqa_cli.data import data
 from pfd_iqa_cli.distort import distort
 from pfd_iqa_cli.evaluate import evaluate
+from pfd_iqa_cli.export import export
 from pfd_iqa_cli.messages import interrupts_end_the_process
+from pfd_iqa_cli.push import push
 from pfd_iqa_cli.score import score
 from pfd_iqa_cli.train import ablate, protocol, train
 from pfd_iqa_cli.version import version_text
@@ -45,6 +47,8 @@ app.command()(evaluate)
 app.command()(data)
 app.command()(distort)
 app.command()(calibrate)
+app.command()(push)
+app.add_typer(export, name="export")
 
 
 def _show_version(wanted: bool) -> None:

@@ -23,11 +23,13 @@ from pfd_iqa_cli.model_options import (
     loading_errors_told,
     prepare_libraries,
 )
+from pfd_iqa_cli.onnx_backend import check_onnx_options, check_views, load_onnx
 
 if TYPE_CHECKING:
     from pfd_iqa_hf.evaluation.calibration import Calibration
     from pfd_iqa_hf.scoring.folder import FolderScorer
     from pfd_iqa_hf.scoring.records import RecordWriter
+    from pfd_iqa_onnx.scorer import OnnxScorer
 
 __all__ = ["score"]
 
@@ -45,6 +47,13 @@ class Format(StrEnum):
     jsonl = "jsonl"
     csv = "csv"
     parquet = "parquet"
+
+
+class Backend(StrEnum):
+    """What runs the model."""
+
+    torch = "torch"
+    onnx = "onnx"
 
 
 class Order(StrEnum):
@@ -96,6 +105,10 @@ def score(
     device: Device = None,
     dtype: Dtype = "fp32",
     model: Model = None,
+    backend: Annotated[
+        Backend,
+        typer.Option(help="onnx runs --model FILE of `pfd-iqa export onnx`, on the CPU, at once."),
+    ] = Backend.torch,
     views: Annotated[
         str | None, typer.Option(help="View strategy: standard or fast; else the checkpoint's.")
     ] = None,
@@ -133,9 +146,11 @@ def score(
         except OSError as error:
             raise typer.BadParameter(f"no folder {map} ({error})", param_hint="--map") from error
 
-    # From here on torch is imported.
-    from pfd_iqa_hf.scoring.find import find_pictures
-    from pfd_iqa_hf.scoring.records import MissingExtraError, require_pyarrow
+    if backend is Backend.onnx:
+        check_onnx_options(model, device, dtype)
+
+    # The same files as in pfd_iqa_hf, without what importing that brings along.
+    from pfd_iqa_onnx.shared import MissingExtraError, find_pictures, require_pyarrow
 
     if kind is Format.parquet:
         try:
@@ -149,7 +164,11 @@ def score(
     if not pictures:
         raise typer.BadParameter("there is no picture to score", param_hint="PATH")
     own_scale = _read_calibration(calibration)
-    scorer = _load(model, device, dtype, batch_size, views, max_pixels)
+    scorer: FolderScorer | OnnxScorer
+    if backend is Backend.onnx:
+        scorer = load_onnx(str(model), batch_size, views, max_pixels, map is not None)
+    else:  # from here on torch is imported
+        scorer = _load(model, device, dtype, batch_size, views, max_pixels)
     if own_scale is not None:
         try:
             own_scale.check_model(scorer.origin["model_sha256"], scorer.view_strategy)
@@ -230,10 +249,10 @@ def _output_format(format: Format | None, output: Path | None) -> Format:
 
 
 def _read_calibration(path: Path | None) -> Calibration | None:
-    from pfd_iqa_hf.evaluation.calibration import load_calibration
-
     if path is None:
         return None
+    from pfd_iqa_onnx.shared import load_calibration
+
     try:
         return load_calibration(path)
     except ValueError as error:
@@ -248,13 +267,10 @@ def _load(
     views: str | None,
     max_pixels: int | None,
 ) -> FolderScorer:
+    check_views(views)
     prepare_libraries(device)
-    from pfd_iqa_hf.modeling.views import VIEW_STRATEGIES
     from pfd_iqa_hf.scoring.folder import FolderScorer
 
-    if views is not None and views not in VIEW_STRATEGIES:
-        known = ", ".join(sorted(VIEW_STRATEGIES))
-        raise typer.BadParameter(f"{views!r} is not one of {known}", param_hint="--views")
     with loading_errors_told(model):
         return FolderScorer(model, device, checked_dtype(dtype), batch_size, views, max_pixels)
 
@@ -262,7 +278,7 @@ def _load(
 @contextlib.contextmanager
 def _sink(kind: Format, output: Path | None, own_scale: bool) -> Iterator[RecordWriter]:
     """Where records go: the file when it is complete, or the standard output."""
-    from pfd_iqa_hf.scoring.records import ParquetWriter, replaced_when_complete
+    from pfd_iqa_onnx.shared import ParquetWriter, replaced_when_complete
 
     if output is None:
         if kind is not Format.table and hasattr(sys.stdout, "reconfigure"):
@@ -294,7 +310,7 @@ def _sink(kind: Format, output: Path | None, own_scale: bool) -> Iterator[Record
 
 
 def _text_writer(kind: Format, stream: TextIO, own_scale: bool) -> RecordWriter:
-    from pfd_iqa_hf.scoring.records import CsvWriter, JsonLinesWriter
+    from pfd_iqa_onnx.shared import CsvWriter, JsonLinesWriter
 
     if kind is Format.csv:
         return CsvWriter(stream, own_scale)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pfd_iqa_hf.scoring.records import OWN_SCALE_FIELDS, replaced_when_complete
+from ..scoring.records import OWN_SCALE_FIELDS, replaced_when_complete
 
 __all__ = [
     "LEAST_PICTURES",

@@ -1,0 +1,166 @@
+"""Score many pictures with any backend: decode in threads, run in batches, stream records.
+
+Numpy and Pillow only, and imports relative to the package, because the ONNX runner loads this file
+without importing `pfd_iqa_hf`, which would import torch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..modeling.picture_reading import PictureError, open_picture
+from .find import FoundPicture
+from .heat_map import heat_map, preview
+from .records import Record, make_record
+
+__all__ = ["BatchScorer", "PreparedPicture"]
+
+# Decoding is the slower half on a fast device; each thread may hold one whole decoded picture.
+_DECODING_THREADS = 2
+
+
+@dataclass
+class PreparedPicture:
+    """A picture on its way through a backend.
+
+    Attributes:
+        found: Where it comes from.
+        inputs: What the backend made of it, None where it cannot be read.
+        size: Width and height of the upright picture.
+        small: What its heat map is painted on; only where one is wanted.
+        error: Why it cannot be read.
+    """
+
+    found: FoundPicture
+    inputs: Any = None
+    size: tuple[int, int] | None = None
+    small: Image.Image | None = None
+    error: str | None = None
+
+    @property
+    def map_size(self) -> tuple[int, int] | None:
+        """Width and height of the heat map's picture."""
+        return None if self.small is None else self.small.size
+
+
+class BatchScorer(ABC):
+    """What every backend does alike with found pictures.
+
+    Args:
+        batch_size: Pictures that go through the model together; it does not change their scores.
+        max_pixels: Limit on width x height.
+        origin: `model`, `model_sha256` and `version` of every record.
+    """
+
+    def __init__(self, batch_size: int, max_pixels: int, origin: Mapping[str, str]) -> None:
+        """Keep the settings."""
+        self.batch_size = batch_size
+        self.max_pixels = max_pixels
+        self.origin = dict(origin)
+
+    @abstractmethod
+    def _inputs(self, picture: Image.Image) -> Any:
+        """Cut and normalise the views of an upright RGB picture."""
+
+    @abstractmethod
+    def _run(self, batch: Sequence[PreparedPicture], with_map: bool) -> list[Any]:
+        """Outputs of the model, one a picture; every picture of the batch has inputs."""
+
+    @abstractmethod
+    def _result(self, prepared: PreparedPicture, output: Any) -> Mapping[str, Any]:
+        """What the record says of one picture, and `quality_map` where it was wanted.
+
+        Raises:
+            PictureError: the model gave it something that is no number.
+        """
+
+    def score(
+        self, pictures: Sequence[FoundPicture], map_folder: Path | None = None
+    ) -> Iterator[Record]:
+        """Yield one record a picture, in order; a picture that fails has an `error` in its record.
+
+        Args:
+            pictures: What to score.
+            map_folder: Where to save each picture's heat map as PNG, None for nowhere.
+        """
+        names = _map_names(pictures) if map_folder is not None else {}
+        batch: list[PreparedPicture] = []
+        size = 0
+        for prepared in self._prepare_ahead(pictures, with_map=map_folder is not None):
+            batch.append(prepared)
+            size += prepared.error is None
+            if size == self.batch_size or (size == 0 and prepared.error is not None):
+                yield from self._score_batch(batch, map_folder, names)
+                batch, size = [], 0
+        yield from self._score_batch(batch, map_folder, names)
+
+    def _prepare_ahead(
+        self, pictures: Iterable[FoundPicture], with_map: bool
+    ) -> Iterator[PreparedPicture]:
+        ahead = 2 * self.batch_size + _DECODING_THREADS
+        threads = ThreadPoolExecutor(_DECODING_THREADS, thread_name_prefix="decode")
+        waiting: deque[Future[PreparedPicture]] = deque()
+        try:
+            for found in pictures:
+                waiting.append(threads.submit(self._prepare, found, with_map))
+                if len(waiting) >= ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _prepare(self, found: FoundPicture, with_map: bool) -> PreparedPicture:
+        if found.error is not None:
+            return PreparedPicture(found, error=found.error)
+        try:
+            picture = open_picture(found.path, self.max_pixels)
+        except PictureError as error:
+            return PreparedPicture(found, error=f"{error.reason}; {error.remedy}")
+        small = preview(picture) if with_map else None
+        return PreparedPicture(found, self._inputs(picture), picture.size, small)
+
+    def _score_batch(
+        self, batch: list[PreparedPicture], map_folder: Path | None, names: Mapping[str, str]
+    ) -> Iterator[Record]:
+        readable = [prepared for prepared in batch if prepared.error is None]
+        outputs = iter(self._run(readable, map_folder is not None) if readable else [])
+        for prepared in batch:
+            path = prepared.found.path
+            if prepared.error is not None:
+                yield make_record(path, self.origin, error=prepared.error)
+                continue
+            try:
+                result = self._result(prepared, next(outputs))
+            except PictureError as error:
+                message = f"{error.reason}; {error.remedy}"
+                yield make_record(path, self.origin, size=prepared.size, error=message)
+                continue
+            if map_folder is not None and prepared.small is not None:
+                file = map_folder / names[path]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                heat_map(prepared.small, result["quality_map"]).save(file)
+            yield make_record(path, self.origin, result, prepared.size)
+
+
+def _map_names(pictures: Sequence[FoundPicture]) -> dict[str, str]:
+    """Give each picture its own file name, telling equal places apart by a number."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for picture in pictures:
+        stem, number = picture.place.as_posix(), 1
+        name = f"{stem}.map.png"
+        while name in taken:
+            number += 1
+            name = f"{stem}-{number}.map.png"
+        taken.add(name)
+        names[picture.path] = name
+    return names
