@@ -428,7 +428,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output-dir", required=True, help="tokens (about 1 MB a picture), scores")
 
     def work() -> str:
-        options, options.data_options = parser.parse_known_args(argv)
+        options, data_options = parser.parse_known_args(argv)
+        options.data_options = data_options
         return table_of(run_ablations(options))
 
     return told("pfd-iqa ablate", work)

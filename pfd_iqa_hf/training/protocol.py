@@ -34,7 +34,7 @@ __all__ = ["PUBLISHED", "run_protocol", "summarise", "table_of"]
 _DEIQT = "Qin et al., AAAI 2023"
 _IN_DEIQT = f"as tabulated by {_DEIQT}"
 _DR_EXPERTS = "DR.Experts (ViT-S and DA-CLIP), its own paper"
-_PFD_IQA = ("PFD-IQA", "not verified", "Li et al., arXiv 2401.11949, abstract")
+_PFD_IQA = "Li et al., arXiv 2401.11949, abstract"
 
 # SRCC and PLCC by set, in the order LIVEC, KonIQ-10k, SPAQ, LIVEFB (random split), KADID-10k.
 _SETS = ("LIVEC", "KonIQ-10k", "SPAQ", "LIVEFB", "KADID-10k")
@@ -45,27 +45,30 @@ _ROWS = (
     ("DEIQT (ViT-S)", _DEIQT, ".875/.894 .921/.934 .919/.923 .571/.663 .889/.887"),
     ("DR.Experts", _DR_EXPERTS, ".914/.926 .941/.954 .928/.933 .585/.690 -"),
 )
-PUBLISHED: dict[str, list[tuple[str, str, str, str]]] = {
-    "BIQ2021": [
-        (name, value, "", "the set's own README, official test split")
-        for name, value in (
-            ("BRISQUE", ".604"),
-            ("ResNet-50", ".647"),
-            ("NASNet-L", ".673"),
-            ("DeepEns", ".792"),
+
+
+def _published() -> dict[str, list[tuple[str, str, str, str]]]:
+    found: dict[str, list[tuple[str, str, str, str]]] = {name: [] for name in _SETS}
+    for method, source, cells in _ROWS:
+        for name, cell in zip(_SETS, cells.split(), strict=True):
+            srcc_there, separator, plcc_there = cell.partition("/")
+            if separator:
+                found[name].append((method, srcc_there, plcc_there, source))
+    for name, plcc_there in (("LIVEC", ".922"), ("KADID-10k", ".935")):  # all that was verified
+        found[name].append(("PFD-IQA", "not verified", plcc_there, _PFD_IQA))
+    found["BIQ2021"] = [
+        (method, value, "", "the set's own README, official test split")
+        for method, value in zip(
+            ("BRISQUE", "ResNet-50", "NASNet-L", "DeepEns"),
+            (".604", ".647", ".673", ".792"),
+            strict=True,
         )
-    ],
-} | {
-    name: [
-        (method, *cells.split()[place].split("/"), source)  # type: ignore[misc]
-        for method, source, cells in _ROWS
-        if cells.split()[place] != "-"
     ]
-    for place, name in enumerate(_SETS)
-}
+    return found
+
+
+PUBLISHED = _published()
 """What papers report on a set: method, SRCC, PLCC, source.  Trained and tested within the set."""
-for _name, _plcc in (("LIVEC", ".922"), ("KADID-10k", ".935")):  # all that could be verified
-    PUBLISHED[_name].append((_PFD_IQA[0], _PFD_IQA[1], _plcc, _PFD_IQA[2]))
 
 _MEASURES = ("srcc", "plcc", "krcc", "rmse")
 _BUNDLED_TRAINED_ON = "BIQ2021"
