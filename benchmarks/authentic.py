@@ -4,15 +4,16 @@
     python benchmarks/authentic.py --dataset livec --data-dir path/to/ChallengeDB_release
 
 BIQ2021: the 2,000 pictures of the official test split. LIVEC: all 1,162 pictures. Every picture is
-scored through the public pipeline with the views of the model's own processor. Predictions are
-written beside the numbers, so that any other statistic can be computed from them.
+scored through the public pipeline with the views of the model's own processor; `--onnx FILE` takes
+what `pfd-iqa export onnx` wrote instead, in about half the time. Predictions are written beside the
+numbers, so that any other statistic can be computed from them.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from pfd_iqa_hf.evaluation.correlation import (
     rmse,
     srcc,
 )
+from pfd_iqa_onnx.scorer import OnnxScorer
 
 NORMAL_80 = 1.2816  # a normal variable lies within this many deviations with probability 0.8
 
@@ -39,18 +41,23 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, choices=["biq2021", "livec"])
     parser.add_argument("--data-dir", required=True, type=Path)
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--onnx", type=Path, help="exported model that scores instead")
     parser.add_argument("--limit", type=int, help="only the first N pictures")
     add_model_arguments(parser)
     arguments = parser.parse_args()
 
     ratings = evaluated_pictures(arguments.dataset, arguments.data_dir)[: arguments.limit]
-    scorer = load_pipeline(arguments)
+    description = describe(arguments)
+    paths = (str(rating.image) for rating in ratings)
+    results: Iterable[Any]
+    if arguments.onnx is None:
+        results = load_pipeline(arguments)(paths, batch_size=arguments.batch_size)
+    else:
+        scorer = OnnxScorer(arguments.onnx)
+        description |= {"model": arguments.onnx.name, "model_sha256": scorer.contract.model_sha256}
+        results = map(scorer.assess, paths)
     started = time.perf_counter()
-    outputs = tqdm(
-        scorer((str(rating.image) for rating in ratings), batch_size=arguments.batch_size),
-        total=len(ratings),
-        unit=" pictures",
-    )
+    outputs = tqdm(results, total=len(ratings), unit=" pictures")
     predictions = [
         {
             "path": rating.image.relative_to(arguments.data_dir).as_posix(),
@@ -64,7 +71,7 @@ def main() -> None:
     seconds = time.perf_counter() - started
     result = {
         "dataset": arguments.dataset,
-        **describe(arguments),
+        **description,
         "pictures_per_second": round(len(ratings) / seconds, 2),
         **statistics(predictions),
         "predictions": predictions,

@@ -82,6 +82,9 @@ class PfdIqaConfig(PreTrainedConfig):
         level_borders: Inner borders of the bands in score points; a border belongs to the upper
             band.
         feature_levels: Backbone layers (1 is the first) fused into the student feature (0).
+        feature_class_token: Add each level's projected class token (its token mean where a
+            backbone has none) to that level's tokens in (0), so that what the whole view shows
+            passes through PDA and PDR like everything else.
         prior_discovery: Whether PDA runs; off, priors and condition vanish (ablation).
         prior_rank: Inner width of the two prior generators.
         mask_ratio: Largest share of masked tokens in training, drawn uniformly from 0.
@@ -162,6 +165,7 @@ class PfdIqaConfig(PreTrainedConfig):
     level_borders: list[int | float] | tuple[int | float, ...] = (20, 40, 60, 80)
 
     feature_levels: list[int] | tuple[int, ...] = (4, 8, 10, 12)
+    feature_class_token: bool = True
     prior_discovery: bool = True
     prior_rank: int = 96
     mask_ratio: int | float = 0.75

@@ -141,16 +141,17 @@ class FeatureUNet(nn.Module):
         width: Width D'.
         expansion: Inner width of the blocks over D'.
         heads: Heads of the cross-attention.
-        levels: 2 is the UNet-lite (a block on the full grid, two on the halved one, a block on the
-            full grid), 1 the bottleneck form without resampling.
+        levels: 2 is the UNet-lite (two blocks on the halved grid, one on the full grid, which also
+            sees the input directly), 1 the bottleneck form (two blocks without resampling).
     """
 
     def __init__(self, width: int, expansion: int, heads: int, levels: int) -> None:
         super().__init__()
         self.levels = levels
         self.time_embedding = TimeEmbedding(width)
-        self.entry = DenoisingBlock(width, expansion, heads)
-        if levels == 2:
+        if levels == 1:
+            self.entry = DenoisingBlock(width, expansion, heads)
+        else:
             self.down = nn.Conv2d(width, width, kernel_size=2, stride=2)
             self.middle = nn.ModuleList(DenoisingBlock(width, expansion, heads) for _ in range(2))
             self.up = nn.Linear(width, width)
@@ -164,8 +165,8 @@ class FeatureUNet(nn.Module):
         init.zeros_(self.output.bias)
 
     def _blocks(self) -> list[DenoisingBlock]:
-        middle = list(self.middle) if self.levels == 2 else []
-        return [self.entry, *middle, self.exit]  # type: ignore[list-item]
+        first = list(self.middle) if self.levels == 2 else [self.entry]
+        return [*first, self.exit]  # type: ignore[list-item]
 
     def fold(self, condition: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of every block for a condition (B, C, D'); once for all steps."""
@@ -191,16 +192,18 @@ class FeatureUNet(nn.Module):
         """
         tokens = feature.to(self.output.weight.dtype)
         time = self.time_embedding(timesteps)
-        tokens = self.entry(tokens, grid, time, folded[0])
-        if self.levels == 2:
+        if self.levels == 1:
+            tokens = self.entry(tokens, grid, time, folded[0])
+        else:
             # An odd grid is padded at its end and cropped again on the way up.
             rows, columns = grid
             image = tokens.transpose(1, 2).unflatten(2, grid)
-            image = F.pad(image, (0, columns % 2, 0, rows % 2))
+            if rows % 2 or columns % 2:
+                image = F.pad(image, (0, columns % 2, 0, rows % 2))
             low = self.down(image)  # (B, D', rows/2, columns/2)
             low_grid = (low.shape[2], low.shape[3])
             low_tokens = low.flatten(2).transpose(1, 2)
-            for block, keys_and_values in zip(self.middle, folded[1:-1], strict=True):
+            for block, keys_and_values in zip(self.middle, folded[:-1], strict=True):
                 low_tokens = block(low_tokens, low_grid, time, keys_and_values)
             image = self.up(low_tokens).transpose(1, 2).unflatten(2, low_grid)
             image = F.interpolate(image, scale_factor=2, mode="nearest")

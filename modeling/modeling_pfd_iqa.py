@@ -77,6 +77,11 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
         levels = len(config.feature_levels)
         self.level_norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(levels))
         self.level_projections = nn.ModuleList(nn.Linear(width, width) for _ in range(levels))
+        self.class_projections: nn.ModuleList | None = None
+        if config.feature_class_token:
+            self.class_projections = nn.ModuleList(
+                nn.Linear(width, width, bias=False) for _ in range(levels)
+            )
         self.level_weights = nn.Parameter(torch.zeros(levels))
         self.feature_norm = nn.LayerNorm(width)
 
@@ -188,18 +193,25 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
         tokens = grid[0] * grid[1]
         weights = self.level_weights.softmax(0)
         feature: Any = None
-        for level, weight, norm, project in zip(
-            self.config.feature_levels,
-            weights,
-            self.level_norms,
-            self.level_projections,
-            strict=True,
-        ):
-            patches = states[level][:, -tokens:]  # (R, N, D): class and register tokens come first
-            part = weight * project(norm(patches.to(norm.weight.dtype)))
+        shared: Any = None  # what the class tokens add to every token, (R, D)
+        for place, level in enumerate(self.config.feature_levels):
+            norm, project, weight = (
+                self.level_norms[place],
+                self.level_projections[place],
+                weights[place],
+            )
+            state = states[level].to(norm.weight.dtype)
+            patches = norm(state[:, -tokens:])  # (R, N, D): class and register tokens come first
+            # The level's weight goes into the small matrix, not over all tokens.
+            part = F.linear(patches, weight * project.weight, weight * project.bias)
             feature = part if feature is None else feature + part
-        last = states[self.config.feature_levels[-1]]
-        class_token = last[:, 0] if last.shape[1] > tokens else last.mean(dim=1)
+            if self.class_projections is not None:
+                class_token = norm(_class_token(state, tokens))
+                seen = weight * self.class_projections[place](class_token)
+                shared = seen if shared is None else shared + seen
+        if shared is not None:
+            feature = feature + shared[:, None]
+        class_token = _class_token(states[self.config.feature_levels[-1]], tokens)
         return self.feature_norm(feature), class_token, grid, output
 
     def _latents_for(self, grid: tuple[int, int]) -> torch.Tensor:
@@ -337,6 +349,11 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
             teacher_level_probabilities=teacher_level_probabilities,
         )
         return in_declared_order(output)
+
+
+def _class_token(state: torch.Tensor, tokens: int) -> torch.Tensor:
+    """The class token (R, D) of a state (R, ≥ N, D); the token mean where there is none."""
+    return state[:, 0] if state.shape[1] > tokens else state.mean(dim=1)
 
 
 class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):

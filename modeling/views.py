@@ -24,8 +24,9 @@ __all__ = [
     "view_boxes",
 ]
 
-# Number of views of each strategy. "standard": the whole picture and four corner crops, above an
-# aspect of 2 four crops along the long axis instead; "fast": the whole picture and the centre.
+# Number of views of each strategy. "standard": the whole picture and a tile in each corner, above
+# an aspect of 2 four tiles along the long axis instead; "fast": the whole picture and one tile in
+# the middle. A tile is half as wide as the short side: four of them cover a square picture.
 VIEW_STRATEGIES = {"standard": 5, "fast": 2}
 _LARGEST_SQUASH = 1.5
 _LARGEST_ASPECT_WITH_CORNERS = 2.0
@@ -56,7 +57,8 @@ def _layout(
     seen_down = min(down, _LARGEST_SQUASH * across)
     left, top = (across - seen_across) / 2, (down - seen_down) / 2
     boxes = [(left, top, left + seen_across, top + seen_down)]
-    free_x, free_y = across - size, down - size
+    side = max(size, min(across, down) / 2)
+    free_x, free_y = across - side, down - side
     middle_x, middle_y = free_x // 2, free_y // 2
     if strategy == "fast":
         corners = [(middle_x, middle_y)]
@@ -66,7 +68,7 @@ def _layout(
         corners = [(free_x * step // 3, middle_y) for step in range(4)]
     else:
         corners = [(middle_x, free_y * step // 3) for step in range(4)]
-    boxes += [(x, y, x + size, y + size) for x, y in corners]
+    boxes += [(x, y, x + side, y + side) for x, y in corners]
     return (across, down), boxes
 
 
@@ -87,8 +89,8 @@ def picture_views(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut the views of one RGB picture.
 
-    The whole picture is squashed to a square up to 1.5:1, the excess is cropped at both ends;
-    crops are `size` pixels wide in the rescaled picture and never resampled a second time.
+    The whole picture is squashed to a square up to 1.5:1, the excess is cropped at both ends; tiles
+    are half the rescaled picture's short side wide, but at least `size` pixels.
 
     Args:
         image: RGB picture of any size, as `open_picture` returns it.

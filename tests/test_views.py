@@ -40,10 +40,16 @@ def test_boxes_say_where_the_views_are(size: tuple[int, int], strategy: str) -> 
     assert (np.abs(centre[:, :2] - middle) <= allowed).all()
 
 
-def test_crops_of_a_training_sized_picture_are_its_own_pixels(photograph: np.ndarray) -> None:
-    views, _ = picture_views(Image.fromarray(photograph))
-    corners = [photograph[:224, :224], photograph[:224, -224:]]
-    corners += [photograph[-224:, :224], photograph[-224:, -224:]]
+def test_tiles_of_a_training_sized_picture_cover_it() -> None:
+    boxes = view_boxes(512, 512)
+    expected = [[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]]
+    np.testing.assert_allclose(boxes[1:], expected)
+
+
+def test_tiles_of_a_small_picture_are_its_own_pixels(photograph: np.ndarray) -> None:
+    small = photograph[:300, :400]
+    views, _ = picture_views(Image.fromarray(small))
+    corners = [small[:224, :224], small[:224, -224:], small[-224:, :224], small[-224:, -224:]]
     np.testing.assert_array_equal(views[1:], corners)
 
 
@@ -59,7 +65,7 @@ def test_a_wide_picture_is_cropped_along_its_long_axis() -> None:
 
 def test_large_pictures_are_seen_at_a_short_side_of_512() -> None:
     boxes = view_boxes(4000, 3000)
-    assert (boxes[1, 3] - boxes[1, 1]) * 512 == pytest.approx(224)
+    assert (boxes[1, 3] - boxes[1, 1]) * 512 == pytest.approx(256)
     assert is_low_resolution(223, 900) and not is_low_resolution(224, 224)
 
 
