@@ -63,13 +63,15 @@ def test_records_are_those_of_pytorch(
     assert len({record["score"] for record in records}) == 8, "seven scores and one failure"
     for record, reference in zip(records, expected, strict=True):
         assert tuple(record) == RECORD_FIELDS
-        for field in ("path", "label", "width", "height", "error", "model_sha256", "version"):
+        for field in ("path", "width", "height", "error", "model_sha256", "version"):
             assert record[field] == reference[field], field
         assert record["model"] == str(file)
         if record["error"] is not None:
             assert "not a picture" in record["error"] and record["score"] is None
             continue
         assert record["score"] == pytest.approx(reference["score"], abs=points)
+        near_border = abs((reference["score"] + 10) % 20 - 10) <= points  # bands are 20 wide
+        assert record["label"] == reference["label"] or near_border
         assert record["uncertainty"] == pytest.approx(reference["uncertainty"], abs=points)
         for field in ("levels", "distortions"):
             shares = [entry["score"] for entry in record[field]]

@@ -88,7 +88,7 @@ def test_the_shipped_recipe_is_readable_and_whole() -> None:
     recipe = Path(package.__file__).parent / "recipes" / "default.yaml"
     more = ["--vision-model", "v", "--text-model", "t", "--output-dir", "out"]
     arguments = parse_arguments(["--config", str(recipe), *more])
-    assert arguments.from_scratch and arguments.backbone_learning_rate == 1.2e-4
+    assert arguments.from_scratch and arguments.backbone_learning_rate == 1e-4
 
 
 def test_the_card_gives_the_command_of_the_run() -> None:
