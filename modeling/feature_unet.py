@@ -166,7 +166,7 @@ class FeatureUNet(nn.Module):
 
     def _blocks(self) -> list[DenoisingBlock]:
         first = list(self.middle) if self.levels == 2 else [self.entry]
-        return [*first, self.exit]  # type: ignore[list-item]
+        return [*first, self.exit]
 
     def fold(self, condition: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of every block for a condition (B, C, D'); once for all steps."""

@@ -195,11 +195,8 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
         feature: Any = None
         shared: Any = None  # what the class tokens add to every token, (R, D)
         for place, level in enumerate(self.config.feature_levels):
-            norm, project, weight = (
-                self.level_norms[place],
-                self.level_projections[place],
-                weights[place],
-            )
+            norm, weight = self.level_norms[place], weights[place]
+            project: Any = self.level_projections[place]
             state = states[level].to(norm.weight.dtype)
             patches = norm(state[:, -tokens:])  # (R, N, D): class and register tokens come first
             # The level's weight goes into the small matrix, not over all tokens.
