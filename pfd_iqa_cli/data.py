@@ -110,15 +110,13 @@ def data(
     _show(table)
     try:
         if splits is not None:
-            if group_by != "reference_id" and not any(
-                getattr(rating, group_by, group_by) for rating in table
-            ):
+            made = make_splits(table, repeats, shares, group_by, seed)
+            if group_by != "reference_id" and not any(getattr(row, group_by) for row in table):
                 print(
                     f"note: no picture of {table.name} has a {group_by}; only files of equal "
                     "content stay together",
                     file=sys.stderr,
                 )
-            made = make_splits(table, repeats, shares, group_by, seed)
             facts = {"shares": list(shares), "group_by": group_by, "seed": seed}
             save_splits(splits, table, made, facts)
             sizes = " / ".join(f"{len(rows):,}" for rows in made[0].parts().values())

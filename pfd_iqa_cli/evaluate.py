@@ -243,22 +243,11 @@ def _check_groups(table: RatingTable, group_by: GroupBy) -> None:
         raise typer.BadParameter(str(error), param_hint="--group-by") from error
 
 
-def _stated_split(table: RatingTable) -> Split:
-    """The parts that the rows state; rows without one are in none."""
-    from pfd_iqa_hf.data.splits import Split
-
-    rows = {
-        part.value: tuple(row for row, rating in enumerate(table) if rating.split == part.value)
-        for part in Part
-    }
-    return Split(rows["train"], rows["validation"], rows["test"])
-
-
 def _chosen_part(
     table: RatingTable, official: Part | None, split_file: Path | None, index: int
 ) -> tuple[RatingTable, dict[str, Any]]:
     """The rows to evaluate, and what the report says about their choice."""
-    from pfd_iqa_hf.data.splits import check_leakage, load_splits
+    from pfd_iqa_hf.data.splits import check_leakage, load_splits, stated_split
 
     if official is not None:
         try:
@@ -266,7 +255,7 @@ def _chosen_part(
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--official-split") from error
         try:
-            check_leakage(table, _stated_split(table))
+            check_leakage(table, stated_split(table))
         except ValueError as error:
             # The authors' split is what others report on; what is wrong with it must be known.
             say(f"note: {error}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,7 @@ __all__ = [
     "make_splits",
     "official_split",
     "save_splits",
+    "stated_split",
     "validation_split",
 ]
 
@@ -105,6 +106,13 @@ def make_splits(
     return splits
 
 
+def stated_split(table: RatingTable) -> Split:
+    """The parts that the rows of a table state; rows without one are in none."""
+    return Split(
+        *(tuple(row for row, rating in enumerate(table) if rating.split == name) for name in _PARTS)
+    )
+
+
 def official_split(table: RatingTable) -> Split:
     """The split that the dataset itself states in its column `split`.
 
@@ -123,7 +131,7 @@ def official_split(table: RatingTable) -> Split:
         what, remedy = "belongs to no part of the official split", "fill in its split"
         problems = [Problem(table.keys[row], what, remedy) for row in parts[None]]
         raise DatasetError(table.name, problems)
-    return Split(*(tuple(parts.get(name, ())) for name in _PARTS))
+    return stated_split(table)
 
 
 def check_leakage(table: RatingTable, split: Split) -> None:
@@ -319,23 +327,26 @@ def _group_keys(ratings: Sequence[Rating]) -> list[str]:
         digest if rating.reference_id is None else f"reference {rating.reference_id}"
         for digest, rating in zip(hashes, ratings, strict=True)
     ]
-    # One file under two references joins both; a reference's name then stands before a digest's.
-    joined: dict[str, str] = {}
-
-    def root_of(name: str) -> str:
-        while joined.get(name, name) != name:
-            name = joined[name]
-        return name
-
-    for digest, name in zip(hashes, names, strict=True):
-        first, second = sorted((root_of(digest), root_of(name)), reverse=True)
-        joined[second] = first
-    return [root_of(name) for name in names]
+    keys = list(names)
+    for rows in _connected([[name, digest] for name, digest in zip(names, hashes, strict=True)]):
+        for row in rows:
+            keys[row] = max(names[other] for other in rows)  # a reference's before a digest
+    return keys
 
 
 def _groups(table: RatingTable, group_by: str | None) -> list[list[int]]:
     """Rows that must stay together; groups in an order that no row order changes."""
-    parent = list(range(len(table)))
+    keys = []
+    for rating, content in zip(table, _content_names(table), strict=True):
+        value = None if group_by is None else getattr(rating, group_by)
+        pairs = (("group", value), ("content", content))
+        keys.append([pair for pair in pairs if pair[1] is not None])
+    return sorted(_connected(keys), key=lambda rows: min(table.keys[row] for row in rows))
+
+
+def _connected(keys: Sequence[Sequence[Hashable]]) -> list[list[int]]:
+    """Rows that share a key, be it through other rows; ascending within a group."""
+    parent = list(range(len(keys)))
 
     def root_of(row: int) -> int:
         while parent[row] != row:
@@ -343,17 +354,14 @@ def _groups(table: RatingTable, group_by: str | None) -> list[list[int]]:
             row = parent[row]
         return row
 
-    contents = _content_names(table)
-    first: dict[tuple[str, object], int] = {}
-    for row, rating in enumerate(table):
-        value = None if group_by is None else getattr(rating, group_by)
-        for key in (("group", value), ("content", contents[row])):
-            if key[1] is not None:
-                parent[root_of(row)] = root_of(first.setdefault(key, row))
+    first: dict[Hashable, int] = {}
+    for row, shared in enumerate(keys):
+        for key in shared:
+            parent[root_of(row)] = root_of(first.setdefault(key, row))
     groups: dict[int, list[int]] = {}
-    for row in range(len(table)):
+    for row in range(len(keys)):
         groups.setdefault(root_of(row), []).append(row)
-    return sorted(groups.values(), key=lambda rows: min(table.keys[row] for row in rows))
+    return list(groups.values())
 
 
 def _take(groups: Sequence[Sequence[int]], wanted: float) -> int:

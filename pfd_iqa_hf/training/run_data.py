@@ -9,7 +9,13 @@ from pathlib import Path
 
 from pfd_iqa_hf.data.load import load_ratings
 from pfd_iqa_hf.data.rows import check_pictures
-from pfd_iqa_hf.data.splits import Split, check_leakage, load_splits, make_splits
+from pfd_iqa_hf.data.splits import (
+    Split,
+    check_leakage,
+    load_splits,
+    make_splits,
+    stated_split,
+)
 from pfd_iqa_hf.data.table import DatasetError, Problem, Rating, RatingTable
 from pfd_iqa_hf.training.arguments import TrainArguments, UsageError
 from pfd_iqa_hf.training.batches import RecipeData, recipe_data
@@ -171,11 +177,8 @@ def _split(table: RatingTable, arguments: TrainArguments) -> tuple[Split, str]:
         ]
         if unplaced:
             raise DatasetError(table.name, unplaced)
-        parts = {
-            name: tuple(row for row, rating in enumerate(table) if rating.split == name)
-            for name in ("train", "validation", "test")
-        }
-        if not parts["train"]:
+        stated = stated_split(table)
+        if not stated.train:
             raise DatasetError(
                 table.name,
                 [
@@ -186,7 +189,7 @@ def _split(table: RatingTable, arguments: TrainArguments) -> tuple[Split, str]:
                     )
                 ],
             )
-        return Split(**parts), "the dataset's own split"
+        return stated, "the dataset's own split"
     share = arguments.test_share
     if share == 0:
         return Split(tuple(range(len(table))), (), ()), "no test part"
