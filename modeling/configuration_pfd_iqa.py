@@ -39,6 +39,7 @@ _NOT_NEGATIVE = (
     "diffusion_loss_weight",
     "feature_loss_weight",
     "reconstruction_loss_weight",
+    "alignment_loss_weight",
     "deviation_loss_weight",
     "uncertainty_view_weight",
     "uncertainty_spread_weight",
@@ -89,6 +90,9 @@ class PfdIqaConfig(PreTrainedConfig):
         prior_rank: Inner width of the two prior generators.
         mask_ratio: Largest share of masked tokens in training, drawn uniformly from 0.
         unmasked_share: Share of the training samples that keep all tokens.
+        fusion_masking: In training, as many tokens as are masked for the distortion task, on the
+            other side of the grid, are missing from the student feature, so that fusion has to
+            bring them from the priors.
         prior_temperature: First value of the learnt temperature of the prompt similarities (3).
         prior_fusion: How the priors modulate the student feature (6).
         condition_source: Which task's prompts condition the denoiser.
@@ -118,6 +122,8 @@ class PfdIqaConfig(PreTrainedConfig):
         diffusion_loss_weight: Weight of (11), denoising of teacher features.
         feature_loss_weight: Weight of (13), refined student against teacher.
         reconstruction_loss_weight: Weight of the masked reconstruction in (4).
+        alignment_loss_weight: Weight of the squared difference of γ (7) from the weight that
+            matches the noise level; 0 leaves γ to the other losses, as DiffKD's adapter does.
         deviation_loss_weight: Weight of the Gaussian likelihood of the view deviation (15).
 
     Raises:
@@ -170,6 +176,7 @@ class PfdIqaConfig(PreTrainedConfig):
     prior_rank: int = 96
     mask_ratio: int | float = 0.75
     unmasked_share: int | float = 0.25
+    fusion_masking: bool = False
     prior_temperature: int | float = 0.07
     prior_fusion: str = "film"
     condition_source: str = "both"
@@ -201,6 +208,7 @@ class PfdIqaConfig(PreTrainedConfig):
     diffusion_loss_weight: int | float = 0.3
     feature_loss_weight: int | float = 0.05
     reconstruction_loss_weight: int | float = 0.05
+    alignment_loss_weight: int | float = 0.3
     deviation_loss_weight: int | float = 0.01
     initializer_range: int | float = 0.02
 

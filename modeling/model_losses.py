@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from .feature_unet import noise_from_velocity
+from .noise_alignment import matching_weight
 from .outputs import PfdIqaFeatures
 from .prior_discovery import pseudo_label_divergence
 
@@ -19,6 +20,7 @@ def method_losses(
     features: PfdIqaFeatures,
     grid: tuple[int, int],
     *,
+    clean: torch.Tensor | None = None,
     token_mask: torch.Tensor | None,
     timesteps: torch.Tensor | None,
     diffusion_latents: torch.Tensor | None,
@@ -32,6 +34,7 @@ def method_losses(
         model: The `PfdIqaModel` that made `features`.
         features: What it returned so far.
         grid: Rows and columns of the tokens.
+        clean: LN proj F^f of (8), (R, N, D').
         token_mask: (1), True keeps a token, (R, 2, N).
         timesteps: t of (10), (R,).
         diffusion_latents: ε of (10), (R, N, D').
@@ -40,7 +43,8 @@ def method_losses(
         teacher_level_probabilities: p^q, (R, K_q).
 
     Returns:
-        Unweighted scalars by name: `kl`, `reconstruction`, `feature`, `diffusion`.
+        Unweighted scalars by name: `kl`, `reconstruction`, `alignment`, `feature`,
+        `diffusion`.
     """
     losses: dict[str, torch.Tensor] = {}
     for logits, labels in (
@@ -59,6 +63,11 @@ def method_losses(
             features.distortion_prior, target, kept[0]
         ) + model.quality_task.reconstruction_loss(features.quality_prior, target, kept[1])
     if model.has_denoiser and features.refined is not None:
+        weight = features.alignment_weight
+        if clean is not None and weight is not None and model.config.noise_alignment == "mix":
+            residual = (clean.detach() - target).square().mean(dim=(1, 2))  # ρ², (R,)
+            start = model.scheduler.alpha_bar(model.config.start_timestep)
+            losses["alignment"] = (weight - matching_weight(residual, start)).square().mean()
         losses["feature"] = (features.refined - target).square().mean()  # (13)
         if timesteps is not None and diffusion_latents is not None:
             noisy = model.scheduler.add_noise(target, diffusion_latents, timesteps)  # (10)

@@ -307,9 +307,12 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
             output.quality_prior, output.quality_logits = self.quality_task(
                 feature, grid, self.quality_prompts, masks[1]
             )
+            if masks[0] is not None and self.config.fusion_masking:
+                # Mirrored: elsewhere than the priors' own masks, which fusion could recognise.
+                output.fused = torch.where(masks[0].flip(1)[..., None], feature, 0.0)
             if self.fusion is not None and "fusion" not in bypass:
                 output.fused, output.modulation = self.fusion(
-                    feature, output.distortion_prior, output.quality_prior
+                    output.fused, output.distortion_prior, output.quality_prior
                 )
         if self.has_denoiser:
             noise = latents if latents is not None else self._latents_for(grid)
@@ -338,6 +341,7 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
             self,
             output,
             grid,
+            clean=clean,
             token_mask=token_mask,
             timesteps=timesteps,
             diffusion_latents=diffusion_latents,

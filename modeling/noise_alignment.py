@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
 
-__all__ = ["NoiseAlignment", "PriorFusion"]
+__all__ = ["NoiseAlignment", "PriorFusion", "matching_weight"]
 
 
 class PriorFusion(nn.Module):
@@ -87,3 +87,20 @@ class NoiseAlignment(nn.Module):
         gamma = self.weigh(pooled).float().softmax(-1)[:, 0]  # (7): (B,)
         weight = gamma[:, None, None]
         return weight * clean + (1 - weight) * latents, clean, gamma  # (8)
+
+
+def matching_weight(residual: torch.Tensor, alpha_bar: float) -> torch.Tensor:
+    """The γ at which F̂_T has the signal-to-noise ratio that denoising starts from.
+
+    With F = F_0^t + r and Var r = ρ², γF + (1−γ)ε holds the clean feature at γ and noise of
+    variance γ²ρ² + (1−γ)²; their ratio is that of ᾱ where ((1−γ)/γ)² = (1−ᾱ)/ᾱ − ρ².
+
+    Args:
+        residual: ρ², mean squared difference of LN proj F^f from F_0^t, any shape.
+        alpha_bar: ᾱ of the level at which denoising starts.
+
+    Returns:
+        γ in (0, 1]; 1 where the feature is noisier than that level already.
+    """
+    missing = ((1 - alpha_bar) / alpha_bar - residual).clamp(min=0.0)
+    return 1 / (1 + missing.sqrt())

@@ -120,6 +120,10 @@ def open_picture(source: Any, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Ima
     except Exception as error:
         raise _damaged(name, error) from error
     with picture:
+        if picture.format == "EPS":  # Pillow would start Ghostscript on it
+            raise PictureError(
+                name, "is a PostScript program, which is not run", "convert it to PNG"
+            )
         return _decode(picture, name, max_pixels)
 
 

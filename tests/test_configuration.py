@@ -75,6 +75,7 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ("diffusion_loss_weight", math.inf),
     ("feature_loss_weight", math.nan),
     ("reconstruction_loss_weight", "much"),
+    ("alignment_loss_weight", -0.5),
     ("deviation_loss_weight", -1),
     ("prior_discovery", "yes"),
     ("head_class_query", 2),

@@ -208,6 +208,7 @@ class TestSwitches:
             "diffusion",
             "feature",
             "reconstruction",
+            "alignment",
         }
         config = model.config
         expected = sum(
@@ -225,6 +226,29 @@ class TestSwitches:
             assert not torch.equal(given, _scores(model, views))
         stored = model.pfd_iqa.latents.expand(4, -1, -1)
         assert torch.equal(_scores(model, views, latents=stored), _scores(model, views))
+
+
+def test_fusion_masking_hides_masked_tokens_in_training_only() -> None:
+    torch.manual_seed(0)
+    model = Model(tiny_config(fusion_masking=True)).eval()
+    base, inputs = model.pfd_iqa, training_inputs()
+    views, mask = inputs["pixel_values"], inputs["token_mask"]
+    with torch.no_grad():
+        whole = base(views, bypass=("fusion",))
+        masked = base(views, token_mask=mask, bypass=("fusion",))
+        filled = base(views, token_mask=mask)
+    kept = mask[:, 0].flip(1)
+    assert 0 < kept.sum() < kept.numel()
+    assert torch.equal(whole.fused, whole.student)
+    assert torch.equal(masked.fused[kept], whole.student[kept])
+    assert not masked.fused[~kept].any()
+    shift = filled.modulation.chunk(2, dim=-1)[1]
+    assert torch.allclose(filled.fused[~kept], shift[~kept] + _bias_of_norm(base, filled)[~kept])
+
+
+def _bias_of_norm(base: Any, features: Any) -> torch.Tensor:
+    """What LN(0) leaves of (6) where a token is missing: its scaled bias."""
+    return features.modulation.chunk(2, dim=-1)[0] * base.fusion.norm.bias
 
 
 def test_unrated_pictures_are_left_out_of_the_loss(model: Model) -> None:

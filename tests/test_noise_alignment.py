@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from pfd_iqa_hf.modeling.noise_alignment import NoiseAlignment, PriorFusion
+from pfd_iqa_hf.modeling.noise_alignment import NoiseAlignment, PriorFusion, matching_weight
 
 
 def _tokens(seed: int, width: int = 10) -> torch.Tensor:
@@ -59,3 +59,23 @@ def test_fusion_starts_as_the_identity_and_follows_its_equation(form: str) -> No
     norm = (feature - mean) / (deviation + 1e-5).sqrt()  # LN starts without gain and bias
     assert torch.allclose(fused, feature + scale * norm + shift, atol=1e-4)
     assert not torch.allclose(fused, module(feature, priors[1], priors[0])[0])
+
+
+@pytest.mark.parametrize("residual", [0.0, 0.7, 2.0])
+@pytest.mark.parametrize("alpha_bar", [0.194, 0.3])
+def test_matching_weight_gives_the_ratio_of_the_first_level(
+    residual: float, alpha_bar: float
+) -> None:
+    clean, noise = _tokens(1, 4000), _tokens(2, 4000)
+    rest = residual**0.5 * _tokens(3, 4000)
+    weight = float(matching_weight(torch.tensor(residual), alpha_bar))
+    mixed = weight * (clean + rest) + (1 - weight) * noise
+    found = float((weight * clean).var() / (mixed - weight * clean).var())
+    assert found == pytest.approx(alpha_bar / (1 - alpha_bar), rel=0.02)
+
+
+def test_a_feature_noisier_than_the_first_level_gets_no_noise() -> None:
+    weights = matching_weight(torch.tensor([0.0, 4.0, 5.0, 50.0]), 0.194)
+    assert weights[0] == pytest.approx(0.329, abs=1e-3)  # method's orientation for a clean feature
+    assert torch.equal(weights[2:], torch.ones(2))
+    assert (weights.diff() >= 0).all()

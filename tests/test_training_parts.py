@@ -89,6 +89,11 @@ def test_the_shipped_recipe_is_readable_and_whole() -> None:
     more = ["--vision-model", "v", "--text-model", "t", "--output-dir", "out"]
     arguments = parse_arguments(["--config", str(recipe), *more])
     assert arguments.from_scratch and arguments.backbone_learning_rate == 1e-4
+    second = recipe.with_name("second-stage.yaml")
+    more = ["--model", "run", "--teacher", "teacher.safetensors", "--output-dir", "out"]
+    arguments = parse_arguments(["--config", str(second), *more])
+    assert not arguments.from_scratch and arguments.freeze_layers == 12
+    assert arguments.overrides["fusion_masking"] is True
 
 
 def test_the_card_gives_the_command_of_the_run() -> None:
@@ -135,6 +140,11 @@ def test_rates_fall_with_depth_and_frozen_layers_have_none() -> None:
     groups = parameter_groups(model, backbone, 1e-4, 1e-3, 0.5)
     rate_of = {id(p): group["lr"] for group in groups for p in group["params"]}
     assert {rate_of[id(p)] for p in first.parameters()} == {0.5e-4}
+    fusion: Any = model.pfd_iqa.fusion
+    groups = parameter_groups(model, backbone, 1e-4, 1e-3, 0.5, own_rates=[(fusion, 4e-3)])
+    rate_of = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert {rate_of[id(p)] for p in fusion.parameters()} == {4e-3}
+    assert {rate_of[id(p)] for p in model.head.parameters()} == {1e-3}
 
 
 def test_schedules() -> None:

@@ -71,7 +71,7 @@ class TrainArguments:
         "teacher.safetensors of an earlier run: fine-tune --model with every loss of the method"
     )
     config_overrides: str | None = _option(
-        "JSON of PfdIqaConfig fields; with --model the weights of losses only"
+        "JSON of PfdIqaConfig fields; with --model the weights of losses and the masks' only"
     )
 
     per_device_train_batch_size: int = _option("rated views a step and process", 16)
@@ -81,6 +81,9 @@ class TrainArguments:
     max_train_steps: int | None = _option("optimiser steps; replaces --num-train-epochs")
     learning_rate: float = _option("of everything but the backbone", 2e-4)
     backbone_learning_rate: float = _option("of the backbone's last layer", 5e-5)
+    fusion_learning_rate: float | None = _option(
+        "of prior fusion, whose last layer starts at zero; default: --learning-rate", None
+    )
     layer_decay: float = _option("factor of the learning rate from one layer to the one below", 0.8)
     weight_decay: float = _option("of matrices; vectors have none", 0.05)
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = _option("after warm-up", "cosine")
@@ -179,10 +182,11 @@ class TrainArguments:
         if self.from_scratch:
             return
         for name in self.overrides:
-            if not name.endswith("_loss_weight"):
+            if not name.endswith("_loss_weight") and name not in _MASKING:
                 raise UsageError(
                     f"--config-overrides: {name} needs --from-scratch; a trained --model takes "
-                    "weights of losses only, such as diffusion_loss_weight"
+                    "weights of losses, such as diffusion_loss_weight, and the masks' "
+                    f"{', '.join(_MASKING)} only"
                 )
 
     @property
@@ -233,10 +237,12 @@ _AT_LEAST = {
     "map_weight": 0,
     "seed": 0,
 }
+_MASKING = ("mask_ratio", "unmasked_share", "fusion_masking")
 _POSITIVE = (
     "num_train_epochs",
     "learning_rate",
     "backbone_learning_rate",
+    "fusion_learning_rate",
     "teacher_learning_rate",
     "teacher_backbone_learning_rate",
     "layer_decay",

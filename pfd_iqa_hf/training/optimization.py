@@ -55,6 +55,7 @@ def parameter_groups(
     rate: float,
     layer_decay: float,
     weight_decay: float = 0.05,
+    own_rates: Iterable[tuple[nn.Module, float]] = (),
 ) -> list[dict[str, Any]]:
     """Lower learning rates for lower layers; no weight decay on vectors.
 
@@ -65,6 +66,7 @@ def parameter_groups(
         rate: Learning rate of everything else.
         layer_decay: Factor from one layer of the backbone to the one below.
         weight_decay: Of tensors with more than one dimension.
+        own_rates: Parts of the model outside the backbone with a learning rate of their own.
 
     Returns:
         Groups for an optimiser; `first_rate` keeps the rate before the schedule.
@@ -74,11 +76,12 @@ def parameter_groups(
     depth_of = {id(p): depth for depth, layer in enumerate(layers) for p in layer.parameters()}
     outside = {id(p) for name, p in named if "embeddings" in name}
     inside = {id(p) for _, p in named}
+    own = {id(p): own_rate for part, own_rate in own_rates for p in part.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
-        learning_rate = rate
+        learning_rate = own.get(id(parameter), rate)
         if id(parameter) in inside:
             last = len(layers) - 1
             depth = -1 if id(parameter) in outside else depth_of.get(id(parameter), last)

@@ -244,6 +244,7 @@ def _train_student(
             arguments.learning_rate,
             arguments.layer_decay,
             arguments.weight_decay,
+            _own_rates(model, arguments),
         ),
         steps=steps,
         make_batches=lambda start: batches(first=start),
@@ -333,6 +334,13 @@ def _validator(
         return result
 
     return with_bypasses if teacher is not None else with_test_views
+
+
+def _own_rates(model: Any, arguments: TrainArguments) -> list[tuple[torch.nn.Module, float]]:
+    """Parts of the model that do not learn at --learning-rate."""
+    fusion = model.pfd_iqa.fusion
+    rate = arguments.fusion_learning_rate
+    return [] if rate is None or fusion is None else [(fusion, rate)]
 
 
 def _write_weights(model: torch.nn.Module, folder: Path) -> None:
