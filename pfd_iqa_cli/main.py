@@ -11,6 +11,7 @@ import typer
 from pfd_iqa_cli.calibrate import calibrate
 from pfd_iqa_cli.compare import compare
 from pfd_iqa_cli.data import data
+from pfd_iqa_cli.demo import demo
 from pfd_iqa_cli.distort import distort
 from pfd_iqa_cli.evaluate import evaluate
 from pfd_iqa_cli.export import export
@@ -48,6 +49,7 @@ app.command()(data)
 app.command()(distort)
 app.command()(calibrate)
 app.command()(push)
+app.command()(demo)
 app.add_typer(export, name="export")
 
 
@@ -88,6 +90,8 @@ def run(arguments: list[str] | None = None) -> int:
 
 def main() -> None:
     """Console entry point."""
+    # Threads that wait in a loop take the cores from those that work. Before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     interrupts_end_the_process()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # started with a closed descriptor

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exported_models import exported_model, short_checkpoint, traced_once  # noqa: F401 fixtures
 from PIL import Image, ImageCms
 
 

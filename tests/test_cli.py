@@ -98,6 +98,22 @@ def test_help_is_quick() -> None:
     assert min(seconds) < 1
 
 
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+def test_idle_threads_leave_the_cores_to_others(chosen: str | None) -> None:
+    code = (
+        "import os, sys; from pfd_iqa_cli.main import main; sys.argv = ['pfd-iqa', '--version']\n"
+        "try: main()\n"
+        "except SystemExit: print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {k: v for k, v in _environment().items() if k != "OMP_WAIT_POLICY"}
+    if chosen is not None:
+        environment["OMP_WAIT_POLICY"] = chosen
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert result.stdout.splitlines()[-1] == (chosen or "PASSIVE"), result.stderr
+
+
 def test_a_folder_with_a_broken_picture(
     folder: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

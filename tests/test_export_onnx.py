@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from exported_models import ExportedModel, exported_model, short_checkpoint, traced_once
+from exported_models import ExportedModel
 from PIL import Image
 from tiny_models import tiny_config
 
@@ -20,8 +20,6 @@ from pfd_iqa_hf.export import onnx_file
 from pfd_iqa_hf.export.graph import ScoreGraph
 from pfd_iqa_hf.scoring.records import RECORD_FIELDS
 from pfd_iqa_onnx import OnnxScorer
-
-__all__ = ["exported_model", "short_checkpoint", "traced_once"]  # fixtures
 
 Score = Callable[..., tuple[int, list[dict[str, Any]], str]]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from exported_models import ExportedModel, exported_model, short_checkpoint, traced_once
+from exported_models import ExportedModel
 from PIL import Image
 
 from pfd_iqa_hf.export.agreement import TOLERANCES, check_agreement
@@ -20,8 +20,6 @@ from pfd_iqa_hf.scoring.folder import FolderScorer
 from pfd_iqa_hf.scoring.records import RECORD_FIELDS
 from pfd_iqa_onnx import Contract, ModelFileError, OnnxScorer, PictureError
 from pfd_iqa_onnx.contract import METADATA_KEY
-
-__all__ = ["exported_model", "short_checkpoint", "traced_once"]  # fixtures
 
 PRECISIONS = ("fp32", "fp16", "int8")
 ROOT = Path(__file__).parents[1]

@@ -83,7 +83,7 @@ class BatchScorer(ABC):
         """
 
     def score(
-        self, pictures: Sequence[FoundPicture], map_folder: Path | None = None
+        self, pictures: Iterable[FoundPicture], map_folder: Path | None = None
     ) -> Iterator[Record]:
         """Yield one record a picture, in order; a picture that fails has an `error` in its record.
 
@@ -91,7 +91,7 @@ class BatchScorer(ABC):
             pictures: What to score.
             map_folder: Where to save each picture's heat map as PNG, None for nowhere.
         """
-        names = _map_names(pictures) if map_folder is not None else {}
+        names = _MapNames()
         batch: list[PreparedPicture] = []
         size = 0
         for prepared in self._prepare_ahead(pictures, with_map=map_folder is not None):
@@ -101,6 +101,10 @@ class BatchScorer(ABC):
                 yield from self._score_batch(batch, map_folder, names)
                 batch, size = [], 0
         yield from self._score_batch(batch, map_folder, names)
+
+    def score_prepared(self, batch: list[PreparedPicture]) -> list[Record]:
+        """Records of one batch that was prepared elsewhere; from several threads at a time."""
+        return list(self._score_batch(batch, None, _MapNames()))
 
     def _prepare_ahead(
         self, pictures: Iterable[FoundPicture], with_map: bool
@@ -122,14 +126,18 @@ class BatchScorer(ABC):
         if found.error is not None:
             return PreparedPicture(found, error=found.error)
         try:
-            picture = open_picture(found.path, self.max_pixels)
+            source = found.path if found.read is None else found.read()
+        except OSError as error:
+            return PreparedPicture(found, error=str(error))
+        try:
+            picture = open_picture(source, self.max_pixels)
         except PictureError as error:
             return PreparedPicture(found, error=f"{error.reason}; {error.remedy}")
         small = preview(picture) if with_map else None
         return PreparedPicture(found, self._inputs(picture), picture.size, small)
 
     def _score_batch(
-        self, batch: list[PreparedPicture], map_folder: Path | None, names: Mapping[str, str]
+        self, batch: list[PreparedPicture], map_folder: Path | None, names: _MapNames
     ) -> Iterator[Record]:
         readable = [prepared for prepared in batch if prepared.error is None]
         outputs = iter(self._run(readable, map_folder is not None) if readable else [])
@@ -145,22 +153,23 @@ class BatchScorer(ABC):
                 yield make_record(path, self.origin, size=prepared.size, error=message)
                 continue
             if map_folder is not None and prepared.small is not None:
-                file = map_folder / names[path]
+                file = map_folder / names.of(prepared.found)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 heat_map(prepared.small, result["quality_map"]).save(file)
             yield make_record(path, self.origin, result, prepared.size)
 
 
-def _map_names(pictures: Sequence[FoundPicture]) -> dict[str, str]:
-    """Give each picture its own file name, telling equal places apart by a number."""
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for picture in pictures:
-        stem, number = picture.place.as_posix(), 1
+class _MapNames:
+    """Give each picture's heat map its own file name, telling equal places apart by a number."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, int] = {}
+
+    def of(self, picture: FoundPicture) -> str:
+        stem = picture.place.as_posix()
         name = f"{stem}.map.png"
-        while name in taken:
-            number += 1
-            name = f"{stem}-{number}.map.png"
-        taken.add(name)
-        names[picture.path] = name
-    return names
+        while name in self._taken:
+            self._taken[stem] = self._taken.get(stem, 1) + 1
+            name = f"{stem}-{self._taken[stem]}.map.png"
+        self._taken[name] = 1
+        return name

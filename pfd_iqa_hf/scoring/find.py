@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["PICTURE_SUFFIXES", "FoundPicture", "find_pictures"]
+__all__ = ["PICTURE_SUFFIXES", "FoundPicture", "expand_path", "find_pictures", "is_picture_name"]
 
 # What a walk through a folder takes for a picture; a path that is named is always tried. HEIC is in
 # the list although Pillow needs a plug-in for it: left out, a telephone's photographs would vanish.
@@ -27,11 +27,14 @@ class FoundPicture:
         path: As it was given, or the folder as it was given and the way from there.
         place: Where it lies below the folder it was found in; names its heat map.
         error: Why it cannot even be tried, else None.
+        read: Gives its bytes where `path` names no file of its own, and raises OSError with the
+            reason where it cannot; None for a file.
     """
 
     path: str
     place: Path
     error: str | None = None
+    read: Callable[[], bytes] | None = field(default=None, compare=False, repr=False)
 
 
 def find_pictures(
@@ -53,7 +56,7 @@ def find_pictures(
     seen: set[str] = set()
     for given in paths:
         count = 0
-        for picture in _expand(os.fspath(given), recursive):
+        for picture in expand_path(os.fspath(given), recursive):
             count += 1
             place = os.path.abspath(picture.path)
             if place not in seen:
@@ -64,7 +67,14 @@ def find_pictures(
     return found, barren
 
 
-def _expand(given: str, recursive: bool) -> Iterator[FoundPicture]:
+def is_picture_name(name: str) -> bool:
+    """Whether a walk takes a file of this name for a picture."""
+    base = os.path.basename(name)
+    return not base.startswith(".") and os.path.splitext(base)[1].lower() in PICTURE_SUFFIXES
+
+
+def expand_path(given: str, recursive: bool) -> Iterator[FoundPicture]:
+    """Yield the pictures that one path, folder or pattern means, as `find_pictures` lists them."""
     if os.path.isdir(given):
         yield from _walk(given, recursive)
     elif not os.path.lexists(given) and glob.has_magic(given):
@@ -83,7 +93,7 @@ def _walk(root: str, recursive: bool) -> Iterator[FoundPicture]:
     for folder, subfolders, files in os.walk(root, onerror=unreadable.append):
         subfolders[:] = sorted(s for s in subfolders if recursive and not s.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:
+            if is_picture_name(name):
                 path = os.path.join(folder, name)
                 yield FoundPicture(path, Path(os.path.relpath(path, root)))
     for error in unreadable:

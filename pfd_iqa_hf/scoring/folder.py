@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import pipeline
@@ -14,8 +15,10 @@ from transformers.utils import cached_file
 import pfd_iqa_hf
 from pfd_iqa_hf.checkpoint import default_checkpoint, weights_sha256
 from pfd_iqa_hf.modeling.pipeline_pfd_iqa import ImageQualityAssessmentPipeline
+from pfd_iqa_hf.modeling.views import is_low_resolution
 from pfd_iqa_hf.registration import TASK
 from pfd_iqa_hf.scoring.batches import BatchScorer, PreparedPicture
+from pfd_iqa_hf.scoring.decoding import DecodingSettings, normalised_views
 
 __all__ = ["FolderScorer", "checkpoint_origin", "load_pipeline"]
 
@@ -78,6 +81,34 @@ class FolderScorer(BatchScorer):
         """View strategy that pictures are scored with."""
         processor: Any = self.pipeline.image_processor
         return str(self._settings.get("view_strategy", processor.view_strategy))
+
+    def decoding_settings(self) -> DecodingSettings:
+        """How another process must cut the views."""
+        processor: Any = self.pipeline.image_processor
+        return DecodingSettings(
+            self.view_strategy, int(processor.size["height"]), processor.short_side, self.max_pixels
+        )
+
+    def inputs_of_views(self, views: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+        """What `_inputs` gives, from views that were cut elsewhere.
+
+        Args:
+            views: uint8 (views, size, size, 3).
+            size: Width and height of the upright picture.
+        """
+        processor: Any = self.pipeline.image_processor
+        values = normalised_views(
+            views,
+            processor.rescale_factor if processor.do_rescale else 1.0,
+            processor.image_mean if processor.do_normalize else (0.0, 0.0, 0.0),
+            processor.image_std if processor.do_normalize else (1.0, 1.0, 1.0),
+        )
+        low = is_low_resolution(*size, int(processor.size["height"]))
+        return {
+            "pixel_values": torch.from_numpy(values)[None],  # 1, views, 3, size, size
+            "low_resolution": torch.tensor([low]),
+            "picture": {"name": "", "size": size, "view_strategy": self.view_strategy},
+        }
 
     def _inputs(self, picture: Image.Image) -> dict[str, Any]:
         return self.pipeline.preprocess(picture, **self._settings)

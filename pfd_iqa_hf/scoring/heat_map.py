@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-__all__ = ["heat_map", "preview"]
+__all__ = ["PALETTE", "heat_map", "preview"]
 
 _LONGEST_SIDE = 1600
 _SHORTEST_LONG_SIDE = 320
@@ -20,7 +20,7 @@ _STOPS = (
     (75, (116, 173, 209)),
     (100, (49, 54, 149)),
 )
-_PALETTE = np.stack(
+PALETTE = np.stack(
     [
         np.interp(np.linspace(0, 100, 256), [s for s, _ in _STOPS], [c[i] for _, c in _STOPS])
         for i in range(3)
@@ -48,12 +48,12 @@ def heat_map(picture: Image.Image, quality_map: np.ndarray) -> Image.Image:
             the scale, so that two heat maps can be compared.
     """
     index = np.clip(np.rint(quality_map * 2.55), 0, 255).astype(np.uint8)
-    painted = Image.blend(picture, Image.fromarray(_PALETTE[index]), _OPACITY)
+    painted = Image.blend(picture, Image.fromarray(PALETTE[index]), _OPACITY)
     canvas = Image.new(
         "RGB", (max(painted.width, _LEGEND_WIDTH), painted.height + _LEGEND_HEIGHT), "white"
     )
     canvas.paste(painted, ((canvas.width - painted.width) // 2, 0))
-    bar = Image.fromarray(_PALETTE[None]).resize((canvas.width, _LEGEND_HEIGHT // 2))
+    bar = Image.fromarray(PALETTE[None]).resize((canvas.width, _LEGEND_HEIGHT // 2))
     canvas.paste(bar, (0, painted.height))
     draw = ImageDraw.Draw(canvas)
     below = painted.height + _LEGEND_HEIGHT // 2

@@ -1,0 +1,91 @@
+"""`pfd-iqa score --output-dir`: a run that may end at any moment and be continued."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pfd_iqa_cli.messages import interrupts_raise, say
+
+if TYPE_CHECKING:
+    from pfd_iqa_hf.scoring.find import FoundPicture
+    from pfd_iqa_hf.scoring.parts import OutputFolder
+    from pfd_iqa_hf.scoring.path_set import PathSet
+
+__all__ = ["begin_run", "kept_on_interrupt", "without_done"]
+
+_INTERRUPTED = 130
+
+
+def begin_run(
+    folder: OutputFolder, resume: bool, facts: dict[str, Any], inputs: dict[str, Any], counted: Any
+) -> PathSet:
+    """Start or continue the run of a folder.
+
+    Args:
+        folder: Where.
+        resume: Whether to continue.
+        facts: What the scores depend on.
+        inputs: What is scored, told but not compared.
+        counted: Called with each record that is there already.
+
+    Returns:
+        The paths that have a record.
+
+    Raises:
+        typer.BadParameter: the folder cannot be used for this run.
+    """
+    from pfd_iqa_cli.light_scoring import OutputFolderError, PathSet
+
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest = {**facts, "inputs": inputs, "began": began}
+    try:
+        if resume:
+            return folder.resume(manifest, counted)
+        folder.start(manifest)
+        return PathSet()
+    except OutputFolderError as error:
+        hint = "--resume" if resume else "--output-dir"
+        raise typer.BadParameter(str(error), param_hint=hint) from error
+
+
+def without_done(pictures: Iterable[FoundPicture], done: PathSet) -> Iterator[FoundPicture]:
+    """The pictures that have no record yet."""
+    for picture in pictures:
+        if picture.path not in done:
+            yield picture
+
+
+@contextlib.contextmanager
+def kept_on_interrupt(folder: OutputFolder) -> Iterator[None]:
+    """Complete the last part when the block ends, also by an interrupt; say how to go on.
+
+    Raises:
+        typer.Exit: with 130 after an interrupt.
+    """
+    interrupts_raise()
+    try:
+        yield
+        folder.close_part()
+    except KeyboardInterrupt:
+        folder.close_part()
+        say(f"interrupted; what was scored is in {folder.folder}, go on with: {_resuming()}")
+        raise typer.Exit(_INTERRUPTED) from None
+    except BaseException:
+        folder.discard()
+        raise
+    finally:
+        folder.release()
+
+
+def _resuming() -> str:
+    given = sys.argv[1:]
+    more = [] if "--resume" in given else ["--resume"]
+    return shlex.join([Path(sys.argv[0]).name.replace("__main__.py", "pfd-iqa"), *given, *more])

@@ -1,0 +1,122 @@
+"""Pictures inside tar archives, WebDataset shards among them; nothing is ever unpacked."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from .find import FoundPicture, is_picture_name
+from .input_options import LARGEST_FILE
+from .path_set import PathSet
+
+__all__ = ["ARCHIVE_SUFFIXES", "archive_pictures"]
+
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+# What damaged archives raise, through all the layers: ValueError of numbers that are none.
+_DAMAGES = (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
+
+
+class _DamagedError(tarfile.ReadError):
+    """A broken header, at which `tarfile` would take the archive for finished."""
+
+
+class _Member(tarfile.TarInfo):
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
+        try:
+            return super().fromtarfile(archive)
+        except (
+            tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
+            tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]
+        ) as error:
+            raise _DamagedError(str(error)) from error
+
+
+def archive_pictures(
+    name: str, opened: Callable[[], BinaryIO], file: str | None = None
+) -> Iterator[FoundPicture]:
+    """Yield the members of one archive that are named like pictures.
+
+    Links, devices, and names that lead out of the archive are refused, each with an error.
+
+    Args:
+        name: Path or address of the archive.
+        opened: Opens it.
+        file: Its path where it is a local file: members of an uncompressed one are then read where
+            they lie when their turn comes, by several threads.
+    """
+    count = 0
+    names = PathSet()
+    in_place = file is not None and file.lower().endswith(".tar") and _is_uncompressed(file)
+    try:
+        with opened() as stream, _opened_archive(stream, in_place) as archive:
+            for member in archive:
+                # Or it remembers every one; tarfile's own documentation leaves no other way.
+                archive.members = []  # type: ignore[attr-defined]
+                if member.isdir() or not is_picture_name(member.name):
+                    continue
+                count += 1
+                path = f"{name}::{_unique(member.name, names)}"
+                yield _picture(path, archive, member, file if in_place else None)
+    except _DAMAGES as error:
+        detail = " ".join(str(error).split()) or type(error).__name__
+        after = f" after {count} pictures" if count else ""
+        reason = f"the archive is damaged or incomplete{after} ({detail}); fetch it again"
+        yield FoundPicture(name, Path(os.path.basename(name)), reason)
+
+
+def _opened_archive(stream: BinaryIO, in_place: bool) -> tarfile.TarFile:
+    mode: Any = "r:" if in_place else "r|*"
+    return tarfile.open(fileobj=stream, mode=mode, tarinfo=_Member)
+
+
+def _is_uncompressed(file: str) -> bool:
+    with open(file, "rb") as stream:
+        start = stream.read(6)
+    return not start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
+
+
+def _unique(name: str, names: PathSet) -> str:
+    """An archive may hold a name twice, and both are pictures."""
+    unique, number = name, 1
+    while not names.add(unique):
+        number += 1
+        unique = f"{name}#{number}"
+    return unique
+
+
+def _picture(
+    path: str, archive: tarfile.TarFile, member: tarfile.TarInfo, file: str | None
+) -> FoundPicture:
+    inside = PurePosixPath(member.name)
+    safe = [part for part in inside.parts if part not in ("/", "..")]
+    place = Path(*safe) if safe else Path("picture")
+    reason = None
+    if inside.is_absolute() or ".." in inside.parts:
+        reason = "its name leads out of the archive, which is refused"
+    elif not member.isreg() or member.issparse():
+        reason = "is a link, a device or a sparse file in an archive, which are refused"
+    elif member.size > LARGEST_FILE:
+        reason = f"has {member.size:,} bytes, over the limit of {LARGEST_FILE:,}"
+    if reason is not None:
+        return FoundPicture(path, place, f"{reason}; unpack it if it can be trusted")
+    if file is not None:
+        where, size = member.offset_data, member.size
+        return FoundPicture(path, place, read=lambda: _read_range(file, where, size))
+    part = archive.extractfile(member)
+    data = b"" if part is None else part.read()
+    return FoundPicture(path, place, read=lambda: data)
+
+
+def _read_range(file: str, where: int, size: int) -> bytes:
+    with open(file, "rb") as stream:
+        stream.seek(where)
+        data = stream.read(size)
+    if len(data) < size:
+        raise OSError("the archive ends inside it; fetch the archive again")
+    return data
