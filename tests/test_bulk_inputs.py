@@ -18,9 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pfd_iqa_hf.scoring.archives import archive_pictures
 from pfd_iqa_hf.scoring.find import FoundPicture
 from pfd_iqa_hf.scoring.inputs import InputOptions, find_inputs, is_plain
-from pfd_iqa_hf.scoring.remote import fetch
+from pfd_iqa_hf.scoring.remote import _is_public, fetch
+from pfd_iqa_hf.scoring.tables import listed_picture, table_pictures
 
 
 def _png(side: int = 8) -> bytes:
@@ -113,7 +115,6 @@ def test_parquet_of_bytes_and_of_structs(folder: Path) -> None:
     [
         ("t.parquet", b"PAR1 no"),
         ("t.csv", b"a,b\n1,2\n"),
-        ("t.jsonl", b'{"path": '),
         ("t.csv", b""),
     ],
 )
@@ -331,3 +332,72 @@ def test_records_of_rows_are_json(folder: Path) -> None:
     (folder / "t.jsonl").write_text(json.dumps({"path": 3}) + "\n")
     (row,) = _found("t.jsonl")
     assert row.path == "t.jsonl::0" and "neither text nor bytes" in str(row.error)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "simplecache::http://127.0.0.1:1/x.jpg",
+        "zip://x.jpg::http://127.0.0.1:1/x.zip",
+        "file:///etc/hostname",
+        "ftp://127.0.0.1/x.jpg",
+        "http://[/x.jpg",
+    ],
+)
+def test_a_list_cannot_reach_around_the_limits_of_addresses(address: str) -> None:
+    found = listed_picture(address, "", InputOptions(fetch=True))
+    assert found.error is not None and found.read is None
+
+
+@pytest.mark.parametrize(
+    ("number", "public"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1:248:1893:25c8:1946", True),
+        ("10.0.0.1", False),
+        ("fec0::1", False),
+        ("64:ff9b::7f00:1", False),
+        ("::7f00:1", False),
+        ("::ffff:127.0.0.1", False),
+        ("2002:7f00:1::", False),
+    ],
+)
+def test_private_addresses_in_every_spelling(number: str, public: bool) -> None:
+    assert _is_public(number) is public
+
+
+def _with_size(size: int) -> bytes:
+    """A tar archive of one good picture and one member that claims a size."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for name in ("a.png", "b.png"):
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            archive.addfile(member, io.BytesIO(b"abcd"))
+    data = bytearray(file.getvalue())
+    header = data[1024:1536]
+    header[124:136] = (size % (1 << 96)).to_bytes(12, "big")
+    header[124] = 0xFF if size < 0 else 0x80
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data[1024:1536] = header
+    return bytes(data)
+
+
+@pytest.mark.parametrize("size", [1 << 60, -512, -5, -1])
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_an_impossible_size_in_an_archive_ends_it(size: int, suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"a{suffix}"
+    data = _with_size(size)
+    file.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
+    found = list(archive_pictures(str(file), lambda: open(file, "rb"), str(file)))
+    assert [one.error is None for one in found] == [True, False]
+    assert "damaged" in str(found[1].error)
+
+
+def test_rows_that_are_no_objects_cost_themselves(tmp_path: Path) -> None:
+    file = tmp_path / "list.jsonl"
+    file.write_text('{"image": "a.png"}\n5\nnull\n["b"]\n{"image": \n"b.png"\n{"image": "c.png"}\n')
+    rows = list(table_pictures(str(file), ".jsonl", lambda: open(file, "rb"), InputOptions()))
+    assert [one.error is None for one in rows] == [True, *[False] * 4, True, True]
+    assert len({one.path for one in rows}) == 7

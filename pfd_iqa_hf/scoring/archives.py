@@ -18,7 +18,16 @@ __all__ = ["ARCHIVE_SUFFIXES", "archive_pictures"]
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # What damaged archives raise, through all the layers: ValueError of numbers that are none.
-_DAMAGES = (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
+_DAMAGES = (
+    *(tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error),
+    *(MemoryError, RecursionError),
+)
+_LARGEST_MEMBER = 1 << 36  # bytes: what claims more only wants the reader to wait
+_LONGEST_HEADER = 1 << 20  # bytes of a name or of extended attributes, which are held in memory
+_EXTENSIONS = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
 
 
 class _DamagedError(tarfile.ReadError):
@@ -29,12 +38,25 @@ class _Member(tarfile.TarInfo):
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
         try:
-            return super().fromtarfile(archive)
+            member = super().fromtarfile(archive)
         except (
             tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
             tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]
         ) as error:
             raise _DamagedError(str(error)) from error
+        member._refuse_impossible_size()
+        return member
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        # Before tarfile reads what follows the header, however long it claims to be.
+        self._refuse_impossible_size()
+        if self.type in _EXTENSIONS and self.size > _LONGEST_HEADER:
+            raise _DamagedError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+    def _refuse_impossible_size(self) -> None:
+        if not 0 <= self.size <= _LARGEST_MEMBER:
+            raise _DamagedError(f"a member of {self.size:,} bytes")
 
 
 def archive_pictures(

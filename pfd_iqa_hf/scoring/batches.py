@@ -127,7 +127,7 @@ class BatchScorer(ABC):
             return PreparedPicture(found, error=found.error)
         try:
             source = found.path if found.read is None else found.read()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             return PreparedPicture(found, error=str(error))
         try:
             picture = open_picture(source, self.max_pixels)

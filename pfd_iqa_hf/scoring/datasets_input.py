@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .find import FoundPicture
-from .input_options import InputOptions
+from .input_options import LARGEST_FILE, InputOptions
+from .remote import fetch
 
 __all__ = ["DATASETS_PREFIX", "dataset_pictures"]
 
@@ -49,21 +50,31 @@ def _pictures(where: str, rows: Any, options: InputOptions) -> Iterator[FoundPic
             # The path is the dataset's own affair; the row is what names the picture.
             file = str(cell["path"])
             inside = f"{where}::{number}"
-            yield FoundPicture(inside, Path("dataset", str(number)), read=_reader(file))
+            yield FoundPicture(inside, Path("dataset", str(number)), read=_reader(file, options))
             continue
         yield picture_of_cell(cell, where, number, "", options)
 
 
-def _reader(file: str) -> Any:
+def _reader(file: str, options: InputOptions) -> Any:
+    """Reads a file that a row names; whoever wrote the dataset chose it."""
+
     def read() -> bytes:
         import fsspec
 
+        if "http://" in file.lower() or "https://" in file.lower():
+            if not options.fetch:
+                raise OSError("is a web address in a dataset; give --fetch to fetch those")
+            if "::" in file:
+                raise OSError("is an address inside another one, which is refused; fetch it first")
+            return fetch(file, options.seconds, options.allow_private)
         try:
             with fsspec.open(file, "rb") as stream:
-                data: bytes = stream.read()
-            return data
+                data: bytes = stream.read(LARGEST_FILE + 1)
         except Exception as error:
             raise OSError(f"cannot be read ({' '.join(str(error).split())})") from error
+        if len(data) > LARGEST_FILE:
+            raise OSError(f"has more than the limit of {LARGEST_FILE:,} bytes")
+        return data
 
     return read
 

@@ -218,7 +218,7 @@ class DecoderPool:
         if found.read is not None:
             try:
                 data = found.read()
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 return DecodedPicture(error=str(error))
         for _ in range(_TRIES):
             worker = self._idle.get()

@@ -126,7 +126,10 @@ def _limit_memory(max_pixels: int) -> None:
         import resource
     except ImportError:  # not a POSIX system
         return
-    limit = _BASE_MEMORY + _BYTES_A_PIXEL * max_pixels
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if hard == resource.RLIM_INFINITY or limit < hard:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    limit = min(_BASE_MEMORY + _BYTES_A_PIXEL * max_pixels, 1 << 62)
+    try:
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if hard == resource.RLIM_INFINITY or limit < hard:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    except (ValueError, OSError):  # a system that has no such limit
+        return

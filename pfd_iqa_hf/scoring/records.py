@@ -157,15 +157,16 @@ class ParquetWriter:
     def write(self, record: Record) -> None:
         """Hold one record back until its row group is full."""
         # A file name that is no valid UTF-8 is text everywhere but here.
-        path = record["path"].encode("utf-8", "backslashreplace").decode()
-        self._rows.append({**record, "path": path})
+        text = {key: _as_utf8(value) for key, value in record.items() if isinstance(value, str)}
+        self._rows.append({**record, **text})
         if len(self._rows) >= _ROWS_IN_A_GROUP:
             self._flush()
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(self._table.from_pylist(self._rows, schema=self._schema))
-            self._rows = []
+            # Emptied first: an interrupt while they are written must not write them twice.
+            rows, self._rows = self._rows, []
+            self._writer.write_table(self._table.from_pylist(rows, schema=self._schema))
 
     def close(self) -> None:
         """Write the last row group and the footer."""
@@ -181,6 +182,11 @@ def require_pyarrow() -> None:
     """
     if importlib.util.find_spec("pyarrow") is None:
         raise MissingExtraError('parquet needs pyarrow: pip install "pfd-iqa-hf[table]"')
+
+
+def _as_utf8(text: str) -> str:
+    """Text that holds bytes of a file name that is no valid UTF-8, spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager

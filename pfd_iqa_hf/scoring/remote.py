@@ -20,12 +20,15 @@ from .archives import ARCHIVE_SUFFIXES, archive_pictures
 from .find import FoundPicture, is_picture_name
 from .input_options import LARGEST_FILE, InputOptions
 
-__all__ = ["address_picture", "address_pictures", "fetch", "is_address"]
+__all__ = ["address_picture", "address_pictures", "fetch", "is_address", "may_be_listed"]
 
 # A protocol of one letter would be a Windows drive.
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(::[a-zA-Z0-9+.:-]+)*://")
 _BLOCK = 1 << 16
 _MAGIC = re.compile(r"[*?[]")
+# Stores that stand behind one host of their own. Others reach any host, or this machine's files.
+_STORES = ("abfs", "az", "gcs", "gs", "hf", "memory", "oci", "oss", "s3", "s3a")
+_PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
 
 
 def is_address(given: str) -> bool:
@@ -33,9 +36,21 @@ def is_address(given: str) -> bool:
     return _ADDRESS.match(given) is not None
 
 
+def may_be_listed(address: str) -> bool:
+    """Whether an address from a list may be fetched: http(s) or a store, not a chain of several.
+
+    A list may come from anyone; `simplecache::http://...` would pass by the limits of http.
+    """
+    protocol = address.partition("://")[0].lower()
+    return protocol in ("http", "https", *_STORES) and "::" not in address
+
+
 def address_picture(address: str, options: InputOptions) -> FoundPicture:
     """One picture behind an address; nothing is fetched before its turn comes."""
-    place = Path(os.path.basename(urlsplit(address).path) or "picture")
+    try:
+        place = Path(os.path.basename(urlsplit(address).path) or "picture")
+    except ValueError as error:
+        return FoundPicture(address, Path("address"), f"is no address ({error}); correct it")
     if _is_http(address):
         read = partial(fetch, address, options.seconds, options.allow_private)
     else:
@@ -186,6 +201,13 @@ def _opener(allow_private: bool) -> urllib.request.OpenerDirector:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     max_redirections = 5
 
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        """Go on without reading the redirection's own body, which may have no end."""
+        fp.close()
+        return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> Any:
@@ -239,4 +261,6 @@ def _is_public(number: str) -> bool:
     inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
     if inner is not None:
         address = inner
+    if address.version == 6 and address not in _PUBLIC_IPV6:  # embedded IPv4 among others
+        return False
     return address.is_global and not address.is_multicast

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from .find import FoundPicture
 from .input_options import InputOptions
 from .records import require_pyarrow
-from .remote import address_picture, is_address
+from .remote import address_picture, is_address, may_be_listed
 
 __all__ = ["TABLE_SUFFIXES", "column_of", "listed_picture", "picture_of_cell", "table_pictures"]
 
@@ -26,6 +26,13 @@ _DAMAGES = (
     *(csv.Error, ImportError, LookupError, MemoryError, NotImplementedError),
     *(OSError, RecursionError, ValueError),
 )
+
+
+class _BrokenRow:
+    """A row that cannot be read while the next one can."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
 
 
 def table_pictures(
@@ -56,6 +63,8 @@ def picture_of_cell(
 ) -> FoundPicture:
     """The picture that one cell names or holds: a path, bytes, or {"bytes", "path"}."""
     inside = f"{name}::{row}"
+    if isinstance(cell, _BrokenRow):
+        return FoundPicture(inside, _place(name), f"{cell.reason}; correct it")
     if isinstance(cell, dict):  # how datasets stores pictures
         cell = cell.get("bytes") if cell.get("bytes") is not None else cell.get("path")
     if isinstance(cell, (bytes, bytearray, memoryview)):
@@ -74,6 +83,9 @@ def listed_picture(path: str, folder: str, options: InputOptions) -> FoundPictur
     if is_address(path) and not os.path.lexists(path):
         if not options.fetch:
             reason = "is an address in a list, which is not fetched unless --fetch is given"
+            return FoundPicture(path, Path("address"), reason)
+        if not may_be_listed(path):
+            reason = "is an address that lists may not hold; name it on the command line"
             return FoundPicture(path, Path("address"), reason)
         return address_picture(path, options)
     if is_address(folder):
@@ -105,8 +117,12 @@ def _text_rows(stream: BinaryIO, suffix: str, wanted: str | None) -> Iterator[An
         for line in text:
             if not line.strip():
                 continue
-            cells = json.loads(line)
-            if isinstance(cells, str):  # bare paths, one a line
+            try:
+                cells = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield _BrokenRow(f"the row is no JSON ({error})")
+                continue
+            if not isinstance(cells, dict):  # bare paths, one a line
                 yield cells
                 continue
             column = column or column_of(list(cells), wanted)
@@ -122,7 +138,8 @@ def _parquet_rows(stream: BinaryIO, _: str, wanted: str | None) -> Iterator[Any]
     require_pyarrow()
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(stream)
+    # By default the whole file would gather in memory.
+    file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
     column = column_of(file.schema_arrow.names, wanted)
     for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[column]):
         yield from batch.column(0).to_pylist()
