@@ -35,9 +35,14 @@ def check_onnx_options(model: str | None, device: str | None, dtype: str) -> Non
 
 
 def load_onnx(
-    model: str, batch_size: int, views: str | None, max_pixels: int | None, with_map: bool
+    model: str,
+    batch_size: int,
+    views: str | None,
+    max_pixels: int | None,
+    with_map: bool,
+    threads: int | None = None,
 ) -> OnnxScorer:
-    """Load a model file; `with_map` asks for a quality map in it.
+    """Load a model file; `with_map` asks for a map in it, `threads` None is one a core.
 
     Raises:
         typer.BadParameter: onnxruntime is missing, or the file or an option cannot be used.
@@ -52,7 +57,7 @@ def load_onnx(
             f'{error}: pip install "pfd-iqa-hf[onnx]"', param_hint="--backend"
         ) from error
     try:
-        scorer = OnnxScorer(model, batch_size, views, max_pixels)
+        scorer = OnnxScorer(model, batch_size, views, max_pixels, threads)
     except ModelFileError as error:
         raise typer.BadParameter(str(error), param_hint="--model") from error
     if with_map and not scorer.has_quality_map:

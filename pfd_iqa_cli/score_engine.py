@@ -90,10 +90,9 @@ def load_engine(
     cores = usable_cores()
     lanes = min(cores, _MOST_LANES)
     if backend is Backend.onnx:
-        onnx = load_onnx(str(model), batch_size, views, max_pixels, with_map)
-        if pipeline and cores > 1:
-            # Again, with a share of the cores for each lane.
-            onnx = type(onnx)(str(model), batch_size, views, max_pixels, max(1, cores // lanes))
+        # A share of the cores for each lane; alone it takes what onnxruntime does.
+        share = max(1, cores // lanes) if pipeline and cores > 1 else None
+        onnx = load_onnx(str(model), batch_size, views, max_pixels, with_map, share)
         return Engine(onnx, lanes)
     check_views(views)
     prepare_libraries(device)

@@ -109,7 +109,7 @@ def _hostile(whole: dict[str, bytes]) -> dict[str, bytes]:
     bomb = zlib.compress(b"\0" * (200 << 20), 9)  # 200 MB in 200 kB
     svg = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
     html = b"<!DOCTYPE html><html><body><img src=x onerror=alert(1)></body></html>"
-    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n(/tmp/pwned) (w) file\n%%EOF\n"
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n(pwned) (w) file\n%%EOF\n"
     files = {
         "bomb-ztxt.png": _png(8, 8, _png_chunk(b"zTXt", b"k\0\0" + bomb)),
         "bomb-itxt.png": _png(8, 8, _png_chunk(b"iTXt", b"k\0\1\0\0\0" + bomb)),

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .find import FoundPicture
-from .input_options import LARGEST_FILE, InputOptions
-from .remote import fetch
+from .input_options import InputOptions
+from .remote import fetch, read_stored
 
 __all__ = ["DATASETS_PREFIX", "dataset_pictures"]
 
@@ -59,22 +59,13 @@ def _reader(file: str, options: InputOptions) -> Any:
     """Reads a file that a row names; whoever wrote the dataset chose it."""
 
     def read() -> bytes:
-        import fsspec
-
         if "http://" in file.lower() or "https://" in file.lower():
             if not options.fetch:
                 raise OSError("is a web address in a dataset; give --fetch to fetch those")
             if "::" in file:
                 raise OSError("is an address inside another one, which is refused; fetch it first")
             return fetch(file, options.seconds, options.allow_private)
-        try:
-            with fsspec.open(file, "rb") as stream:
-                data: bytes = stream.read(LARGEST_FILE + 1)
-        except Exception as error:
-            raise OSError(f"cannot be read ({' '.join(str(error).split())})") from error
-        if len(data) > LARGEST_FILE:
-            raise OSError(f"has more than the limit of {LARGEST_FILE:,} bytes")
-        return data
+        return read_stored(file)
 
     return read
 

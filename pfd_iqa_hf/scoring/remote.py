@@ -20,7 +20,14 @@ from .archives import ARCHIVE_SUFFIXES, archive_pictures
 from .find import FoundPicture, is_picture_name
 from .input_options import LARGEST_FILE, InputOptions
 
-__all__ = ["address_picture", "address_pictures", "fetch", "is_address", "may_be_listed"]
+__all__ = [
+    "address_picture",
+    "address_pictures",
+    "fetch",
+    "is_address",
+    "may_be_listed",
+    "read_stored",
+]
 
 # A protocol of one letter would be a Windows drive.
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(::[a-zA-Z0-9+.:-]+)*://")
@@ -54,7 +61,7 @@ def address_picture(address: str, options: InputOptions) -> FoundPicture:
     if _is_http(address):
         read = partial(fetch, address, options.seconds, options.allow_private)
     else:
-        read = partial(_read_stored, address)
+        read = partial(read_stored, address)
     return FoundPicture(address, place, read=read)
 
 
@@ -95,7 +102,12 @@ def _stored_files(address: str, recursive: bool) -> Iterator[tuple[str, Any]]:
         yield whole, partial(system.open, name, "rb")
 
 
-def _read_stored(address: str) -> bytes:
+def read_stored(address: str) -> bytes:
+    """Read one file, at most 256 MB, that fsspec finds under a path or an address.
+
+    Raises:
+        OSError: it cannot be read, or is too large; says why.
+    """
     try:
         import fsspec
 
@@ -167,9 +179,7 @@ def _limited(response: Any, deadline: float, seconds: float) -> bytes:
         parts.append(block)
         size += len(block)
         if size > LARGEST_FILE:
-            raise _RefusedError(
-                f"has more than the limit of {LARGEST_FILE:,} bytes; fetch it first"
-            )
+            raise _RefusedError(_too_large())
         if time.monotonic() > deadline:
             raise _RefusedError(f"takes longer than {seconds:g} s; raise --time-limit")
     expected = response.headers.get("Content-Length")
