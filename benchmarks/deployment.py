@@ -23,6 +23,7 @@ import torch
 from measured_model import add_model_arguments, describe, load_pipeline, write_result
 from pfd_iqa_hf.evaluation.correlation import srcc
 from pfd_iqa_hf.export.onnx_file import PRECISIONS, export_onnx
+from pfd_iqa_hf.modeling.cpu_linear import cpu_linear
 from pfd_iqa_onnx.scorer import OnnxScorer
 from pfd_iqa_onnx.shared import find_pictures, open_picture
 
@@ -132,10 +133,11 @@ def all_ways(
 
 
 def _torch_score(model: Any, batch: list[dict[str, Any]]) -> torch.Tensor:
-    output = model(
-        pixel_values=torch.from_numpy(np.stack([entry["pixel_values"] for entry in batch])),
-        low_resolution=torch.tensor([entry["low_resolution"] for entry in batch]),
-    )
+    with cpu_linear(model):  # as the pipeline runs it
+        output = model(
+            pixel_values=torch.from_numpy(np.stack([entry["pixel_values"] for entry in batch])),
+            low_resolution=torch.tensor([entry["low_resolution"] for entry in batch]),
+        )
     score: torch.Tensor = output.logits
     return score
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
+from .cpu_linear import cpu_linear
 from .views import PictureError, assemble_map, picture_name, view_boxes
 
 __all__ = ["ImageQualityAssessmentPipeline"]
@@ -107,11 +108,12 @@ class ImageQualityAssessmentPipeline(Pipeline):
     def _forward(  # type: ignore[override]
         self, input_tensors: dict[str, Any], **parameters: Any
     ) -> dict[str, Any]:
-        output = self.model(
-            pixel_values=input_tensors["pixel_values"],
-            low_resolution=input_tensors["low_resolution"],
-            **parameters,
-        )
+        with cpu_linear(self.model):
+            output = self.model(
+                pixel_values=input_tensors["pixel_values"],
+                low_resolution=input_tensors["low_resolution"],
+                **parameters,
+            )
         return {
             "score": output.logits,
             "uncertainty": output.uncertainty,

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pfd_iqa_hf.data.table import Rating, RatingTable
+from pfd_iqa_hf.modeling.cpu_linear import cpu_linear
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.modeling.picture_reading import PictureError
 
@@ -113,7 +114,8 @@ def score_ratings(
                     key: torch.cat([inputs[key] for _, inputs in good]).to(place)
                     for key in ("pixel_values", "low_resolution")
                 }
-                with torch.autocast(place.type, dtype, enabled=dtype is not None):
+                autocast = torch.autocast(place.type, dtype, enabled=dtype is not None)
+                with autocast, cpu_linear(model):
                     output = model(**joined)
                 for name, field in _OUTPUTS.items():
                     parts[name].append(getattr(output, field).double().cpu().numpy())

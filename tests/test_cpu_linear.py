@@ -1,0 +1,127 @@
+"""oneDNN's matrix products in the pipeline: the same scores, and the model as it was."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import pipeline
+
+from pfd_iqa_hf.modeling import cpu_linear as module
+from pfd_iqa_hf.modeling.cpu_linear import OneDnnLinear, cpu_linear
+from pfd_iqa_hf.scoring.quality import quality_settings
+
+needs_onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN"
+)
+
+
+def _calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes that are asked for, as the mode sees them."""
+    seen: list[tuple[int, ...]] = []
+    replaceable = module._replaceable
+
+    def noted(*args: torch.Tensor) -> bool:
+        answer = replaceable(*args)
+        if answer:
+            seen.append(tuple(args[0].shape))
+        return answer
+
+    monkeypatch.setattr(module, "_replaceable", noted)
+    return seen
+
+
+@needs_onednn
+@pytest.mark.parametrize("shape", [(7,), (3, 7), (2, 3, 7), (2, 1, 3, 7)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_are_those_of_torch(shape: tuple[int, ...], bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(7, 5, bias=bias)
+    values = torch.randn(*shape)
+    with torch.no_grad():
+        expected = layer(values)
+        with OneDnnLinear():
+            found = layer(values)
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected)
+
+
+@needs_onednn
+def test_values_need_not_be_contiguous() -> None:
+    layer = nn.Linear(4, 3)
+    values = torch.randn(4, 6, 2)
+    with torch.no_grad():
+        expected = layer(values.permute(2, 1, 0))
+        with OneDnnLinear():
+            torch.testing.assert_close(layer(values.permute(2, 1, 0)), expected)
+
+
+@needs_onednn
+def test_what_it_cannot_do_stays_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _calls(monkeypatch)
+    layer = nn.Linear(4, 3)
+    values = torch.randn(2, 4)
+    with OneDnnLinear():
+        layer(values).sum().backward()  # gradients
+        assert layer.weight.grad is not None
+        with torch.no_grad():
+            layer(values[:0])
+            layer.double()(values.double())
+            with torch.autocast("cpu", torch.bfloat16):
+                layer.float()(values)
+    assert seen == []
+
+
+@needs_onednn
+def test_a_pipeline_scores_the_same_through_it(
+    tiny_checkpoint: Path, photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assess = pipeline("image-quality-assessment", model=str(tiny_checkpoint), device="cpu")
+    weights = {name: type(part) for name, part in assess.model.named_modules()}
+    monkeypatch.setattr(module, "_pays", lambda: False)
+    expected = assess(photograph, quality_map=True)
+    monkeypatch.setattr(module, "_pays", lambda: True)
+    seen = _calls(monkeypatch)
+    found = assess(photograph, quality_map=True)
+    assert len(seen) > 20
+    assert found["score"] == pytest.approx(expected["score"], abs=1e-3)
+    torch.testing.assert_close(
+        torch.tensor(found["quality_map"]), torch.tensor(expected["quality_map"]), atol=1e-2, rtol=0
+    )
+    assert {name: type(part) for name, part in assess.model.named_modules()} == weights
+
+
+@needs_onednn
+def test_it_belongs_to_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _calls(monkeypatch)
+    layer = nn.Linear(4, 3)
+
+    def elsewhere() -> None:
+        with torch.no_grad():
+            layer(torch.randn(2, 4))
+
+    with OneDnnLinear(), torch.no_grad():
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert seen == []
+        layer(torch.randn(5, 4))
+    assert seen == [(5, 4)]
+
+
+def test_compiled_models_are_left_alone() -> None:
+    compiled = torch.compile(nn.Linear(4, 3))
+    assert not isinstance(cpu_linear(compiled), OneDnnLinear)
+
+
+def test_qualities() -> None:
+    standard, fast = quality_settings("standard"), quality_settings("fast", "cpu")
+    assert (standard.views, standard.dtype) == (None, torch.float32)
+    assert fast.views == "fast"
+    assert fast.dtype in (torch.float32, torch.bfloat16)
+    with pytest.raises(ValueError, match="standard, fast"):
+        quality_settings("best")
