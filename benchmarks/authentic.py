@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True, type=Path)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--onnx", type=Path, help="exported model that scores instead")
+    parser.add_argument("--views", help="view strategy instead of the model's own")
     parser.add_argument("--limit", type=int, help="only the first N pictures")
     add_model_arguments(parser)
     arguments = parser.parse_args()
@@ -51,9 +52,10 @@ def main() -> None:
     paths = (str(rating.image) for rating in ratings)
     results: Iterable[Any]
     if arguments.onnx is None:
-        results = load_pipeline(arguments)(paths, batch_size=arguments.batch_size)
+        options = {"view_strategy": arguments.views} if arguments.views else {}
+        results = load_pipeline(arguments)(paths, batch_size=arguments.batch_size, **options)
     else:
-        scorer = OnnxScorer(arguments.onnx)
+        scorer = OnnxScorer(arguments.onnx, view_strategy=arguments.views)
         description |= {"model": arguments.onnx.name, "model_sha256": scorer.contract.model_sha256}
         results = map(scorer.assess, paths)
     started = time.perf_counter()
@@ -72,6 +74,7 @@ def main() -> None:
     result = {
         "dataset": arguments.dataset,
         **description,
+        "views": arguments.views,
         "pictures_per_second": round(len(ratings) / seconds, 2),
         **statistics(predictions),
         "predictions": predictions,
