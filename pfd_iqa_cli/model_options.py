@@ -24,6 +24,7 @@ __all__ = [
     "Model",
     "check_dtype",
     "checked_dtype",
+    "dtype_name",
     "loading_errors_told",
     "open_model",
     "prepare_libraries",
@@ -62,12 +63,17 @@ def check_dtype(name: str) -> None:
         raise typer.BadParameter(f"{name!r} is not one of fp32, bf16, fp16", param_hint="--dtype")
 
 
+def dtype_name(name: str) -> str:
+    """Torch's name of the type that `--dtype` names."""
+    check_dtype(name)
+    return _DTYPES[name]
+
+
 def checked_dtype(name: str) -> torch.dtype:
     """The torch type that `--dtype` names."""
     import torch
 
-    check_dtype(name)
-    dtype: torch.dtype = getattr(torch, _DTYPES[name])
+    dtype: torch.dtype = getattr(torch, dtype_name(name))
     return dtype
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -9,15 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pfd_iqa_cli.model_options import Device, Dtype, Model, check_dtype, writable_folder
+from pfd_iqa_cli.model_options import Device, Model, check_dtype, writable_folder
 from pfd_iqa_cli.onnx_backend import check_onnx_options
-from pfd_iqa_cli.score_engine import FEW_PICTURES, engine_facts, load_engine
+from pfd_iqa_cli.ray_engine import check_ray_options, load_ray_engine
+from pfd_iqa_cli.score_engine import FEW_PICTURES, Engine, EngineOptions, load_engine
 from pfd_iqa_cli.score_inputs import GivenInputs
 from pfd_iqa_cli.score_options import (
     AllowPrivate,
     Backend,
     BulkOptions,
     Column,
+    EngineName,
+    EngineOption,
     Every,
     Fetch,
     Format,
@@ -25,6 +29,8 @@ from pfd_iqa_cli.score_options import (
     Order,
     OutputDir,
     PartSize,
+    Quality,
+    RayAddress,
     Report,
     Resume,
     TimeLimit,
@@ -85,12 +91,22 @@ def score(
         int, typer.Option(min=1, help="Pictures that go through the model together.")
     ] = 8,
     device: Device = None,
-    dtype: Dtype = "fp32",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="fp32, bf16 or fp16, of the backbone; the score is always fp32. Default: fp32.",
+            show_default=False,
+        ),
+    ] = None,
     model: Model = None,
     backend: Annotated[
         Backend,
         typer.Option(help="onnx runs --model FILE of `pfd-iqa export onnx`, on the CPU, at once."),
     ] = Backend.torch,
+    quality: Annotated[
+        Quality,
+        typer.Option(help="fast: --views fast, and bf16 where the processor multiplies in it."),
+    ] = Quality.standard,
     views: Annotated[
         str | None, typer.Option(help="View strategy: standard or fast; else the checkpoint's.")
     ] = None,
@@ -120,6 +136,8 @@ def score(
     workers: Workers = None,
     time_limit: TimeLimit = 60.0,
     report: Report = None,
+    engine: EngineOption = EngineName.local,
+    ray_address: RayAddress = None,
 ) -> int:
     """Score photographs from 0 (worst) to 100 (best).
 
@@ -127,16 +145,26 @@ def score(
     scored gets a record with its error, the others are still scored.
 
     Exit code: 0 all scored; 1 some picture failed, whatever the others scored; 2 some score below
-    --fail-under; 64 wrong usage, or no picture found; 74 the output cannot be written; 130
-    interrupted.
+    --fail-under; 64 wrong usage, or no picture found; 69 the Ray cluster failed; 71 the system has
+    no memory or processes left; 74 the output cannot be written; 130 interrupted.
     """
     bulk = BulkOptions(output_dir, part_size, resume, workers, time_limit, report)
     kind = output_format(format, output, output_dir)
-    check_dtype(dtype)
+    precision = dtype or "fp32"
+    check_dtype(precision)
     check_bulk_options(bulk, output, worst is not None or sort is not None, map)
     _check_outputs(output, output_dir, map)
-    if backend is Backend.onnx:
-        check_onnx_options(model, device, dtype)
+    if engine is EngineName.ray:
+        check_ray_options(backend, device, views, map)
+    elif ray_address is not None:
+        raise typer.BadParameter("goes with --engine ray only", param_hint="--ray-address")
+    elif backend is Backend.onnx:
+        check_onnx_options(model, device, precision)
+
+    if quality is Quality.fast:
+        views = views or "fast"
+        if backend is Backend.torch and dtype is None:
+            precision = _fast_dtype(device)
 
     # The same files as in pfd_iqa_hf, without what importing that brings along.
     from pfd_iqa_cli.light_scoring import InputOptions
@@ -147,39 +175,51 @@ def score(
             require_pyarrow()
         except MissingExtraError as error:
             raise typer.BadParameter(str(error), param_hint="--format") from error
-    options = InputOptions(recursive, column, null, fetch, allow_private, every, time_limit)
+    limit = {} if max_pixels is None else {"max_pixels": max_pixels}
+    options = InputOptions(
+        recursive, column, null, fetch, allow_private, every, time_limit, **limit
+    )
     given = GivenInputs(paths, options, lazily=output_dir is not None)
     own_scale = _read_calibration(calibration)
     many = given.listed is None or given.listed > FEW_PICTURES
-    pipeline = map is None and (many or workers is not None or report is not None)
-    engine = load_engine(  # from here on torch is imported, unless the backend is onnx
-        backend, model, device, dtype, batch_size, views, max_pixels, map is not None, pipeline
+    how = EngineOptions(
+        backend=backend,
+        model=model,
+        device=device,
+        dtype=precision,
+        batch_size=batch_size,
+        views=views,
+        max_pixels=max_pixels,
+        map=map,
+        pipeline=map is None and (many or workers is not None or report is not None),
+        workers=workers,
+        time_limit=time_limit,
+        with_views=report is not None,
+    )
+    loaded: Engine = (
+        load_ray_engine(how, ray_address) if engine is EngineName.ray else load_engine(how)
     )
     if own_scale is not None:
         try:
-            own_scale.check_model(engine.scorer.origin["model_sha256"], engine.scorer.view_strategy)
+            own_scale.check_model(loaded.facts["model_sha256"], loaded.facts["view_strategy"])
         except ValueError as error:
             raise typer.BadParameter(
                 f"{calibration}: {error}", param_hint="--calibration"
             ) from error
 
     def scored(pictures: Iterator[FoundPicture]) -> Generator[ScoredPicture, None, None]:
-        results = (
-            engine.as_pipeline(pictures, workers, time_limit)
-            if pipeline
-            else engine.at_once(pictures, map)
-        )
-        for result in results:
-            if own_scale is not None:
-                own_scale.add_to(result.record)
-            yield result
+        with contextlib.closing(loaded.score(pictures)) as results:
+            for result in results:
+                if own_scale is not None:
+                    own_scale.add_to(result.record)
+                yield result
 
     run = Run(
         pictures=given.pictures,
         total=given.total,
         scored=scored,
         facts={
-            **engine_facts(engine, backend, dtype),
+            **loaded.facts,
             "calibration_sha256": None if calibration is None else _sha256(calibration),
         },
         inputs={"paths": paths, "recursive": recursive, "column": column, "every": every},
@@ -218,3 +258,14 @@ def _read_calibration(path: Path | None) -> Calibration | None:
         return load_calibration(path)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--calibration") from error
+
+
+def _fast_dtype(device: str | None) -> str:
+    from pfd_iqa_cli.model_options import prepare_libraries
+
+    prepare_libraries(device)  # a device that is none is told
+    import torch
+
+    from pfd_iqa_hf.scoring.quality import quality_settings
+
+    return "bf16" if quality_settings("fast", device).dtype is torch.bfloat16 else "fp32"

@@ -14,6 +14,8 @@ __all__ = [
     "Backend",
     "BulkOptions",
     "Column",
+    "EngineName",
+    "EngineOption",
     "Every",
     "Fetch",
     "Format",
@@ -21,6 +23,8 @@ __all__ = [
     "Order",
     "OutputDir",
     "PartSize",
+    "Quality",
+    "RayAddress",
     "Report",
     "Resume",
     "TimeLimit",
@@ -48,6 +52,20 @@ class Backend(StrEnum):
 
     torch = "torch"
     onnx = "onnx"
+
+
+class EngineName(StrEnum):
+    """Where the model runs."""
+
+    local = "local"
+    ray = "ray"
+
+
+class Quality(StrEnum):
+    """How careful to be."""
+
+    standard = "standard"
+    fast = "fast"
 
 
 class Order(StrEnum):
@@ -85,7 +103,8 @@ Workers = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Processes that decode; default: one a core, none for a few pictures.",
+        help="Processes that decode; default: one a core, none for a few pictures. With "
+        "--engine ray its workers; default: one a core or accelerator of the cluster.",
         show_default=False,
         rich_help_panel=_LARGE,
     ),
@@ -95,6 +114,19 @@ TimeLimit = Annotated[
     typer.Option(
         min=0.1,
         help="Seconds that a process may decode, or fetch, one picture.",
+        rich_help_panel=_LARGE,
+    ),
+]
+EngineOption = Annotated[
+    EngineName,
+    typer.Option(help="local, or ray: on the machines of a Ray cluster.", rich_help_panel=_LARGE),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Cluster to join: auto, HOST:PORT or ray://HOST:PORT; else Ray is started here.",
+        show_default=False,
         rich_help_panel=_LARGE,
     ),
 ]

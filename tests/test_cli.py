@@ -322,3 +322,22 @@ def test_a_closed_pipe_and_an_interrupt_are_quiet(
     # Python ends by the signal itself where it struck inside an import; a shell shows 130 for both.
     expected = {"close": (141,), "interrupt": (130, -signal.SIGINT)}
     assert process.wait(60) in expected[action]
+
+
+def test_fast_is_two_views_in_what_the_processor_is_quick_in(
+    folder: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests: list[dict[str, Any]] = []
+    for native in (True, False):
+        monkeypatch.setattr("pfd_iqa_hf.scoring.quality._has_bfloat16", lambda device, n=native: n)
+        for options in ([], ["--dtype", "fp32"], ["--views", "standard"]):
+            output = tmp_path / f"run{len(manifests)}"
+            line = ["score", str(folder / "a.jpg"), "--model", str(tiny_checkpoint)]
+            line += ["--device", "cpu", "--quality", "fast", "--output-dir", str(output)]
+            assert run([*line, "--format", "jsonl", *options]) == 0
+            manifests.append(json.loads((output / "manifest.json").read_text()))
+    found = [(m["view_strategy"], m["dtype"]) for m in manifests]
+    assert found == [
+        *(("fast", "bfloat16"), ("fast", "float32"), ("standard", "bfloat16")),
+        *(("fast", "float32"), ("fast", "float32"), ("standard", "float32")),
+    ]

@@ -8,7 +8,8 @@
     )
     rows.write_parquet("s3://bucket/scores")
 
-This file imports neither Ray nor, before the first batch, a model.
+Columns of a batch are arrays or lists; what comes back is an Arrow table, which Ray Data and
+`datasets.map` take as it is. No model is loaded before the first batch, and Ray is not imported.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 
 from pfd_iqa_hf.scoring.find import FoundPicture
 from pfd_iqa_hf.scoring.folder import FolderScorer
@@ -68,15 +69,15 @@ class RowScorer:
         """Settings alone: a model is loaded again, not sent."""
         return {**self.__dict__, "_scorer": None}
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def __call__(self, batch: Mapping[str, Any]) -> pa.Table:
         """Score the rows of a batch.
 
         Args:
             batch: Columns of equal length; the rest beside those named is left out.
 
         Returns:
-            One column for each of `RECORD_FIELDS`, rows in the order given; a picture that cannot
-            be scored has an `error`.
+            One column for each of `RECORD_FIELDS`, of the types that `pfd-iqa score` writes, rows
+            in the order given; a picture that cannot be scored has an `error`.
 
         Raises:
             KeyError: there is no such column.
@@ -89,14 +90,18 @@ class RowScorer:
             _picture(cell, name if isinstance(name, str) else f"row {number}")
             for number, (cell, name) in enumerate(zip(cells, names, strict=True))
         ]
-        records = list(self._scorer.score(pictures))
-        columns: dict[str, np.ndarray] = {}
-        for field in RECORD_FIELDS:
-            # Lists of {label, score} must stay lists, and None must not become NaN.
-            column = np.empty(len(records), object)
-            column[:] = [record[field] for record in records]
-            columns[field] = column
-        return columns
+        return pa.Table.from_pylist(list(self._scorer.score(pictures)), schema=_schema())
+
+
+def _schema() -> pa.Schema:
+    """Stated, because a batch without a failure would have no type for `error`."""
+    ranked = pa.list_(pa.struct([("label", pa.string()), ("score", pa.float64())]))
+    types = {
+        **dict.fromkeys(("score", "uncertainty"), pa.float64()),
+        **dict.fromkeys(("width", "height"), pa.int32()),
+        **dict.fromkeys(("levels", "distortions"), ranked),
+    }
+    return pa.schema([(name, types.get(name, pa.string())) for name in RECORD_FIELDS])
 
 
 def _picture(cell: Any, name: str) -> FoundPicture:
