@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import sys
 from typing import Annotated, Any
@@ -26,6 +28,7 @@ __all__ = ["WRONG_USAGE", "app", "main", "run"]
 # As sysexits.h has it; 1 and 2 have meanings of their own, see `score`.
 WRONG_USAGE = 64
 _INTERRUPTED = 130
+_M_ARENA_MAX = -8  # malloc.h
 
 # The usage error's class lies in click or inside typer, depending on typer's version.
 _UsageError: Any = typer.BadParameter.__bases__[0]
@@ -88,10 +91,18 @@ def run(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _keep_memory_flat() -> None:
+    """Let glibc keep two arenas: one for every thread grows by what each of them once held."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):  # another C library
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
 def main() -> None:
     """Console entry point."""
     # Threads that wait in a loop take the cores from those that work. Before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _keep_memory_flat()
     interrupts_end_the_process()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # started with a closed descriptor

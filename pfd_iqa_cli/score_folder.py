@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pfd_iqa_cli.messages import interrupts_raise, say
+from pfd_iqa_cli.messages import CANNOT_WRITE, interrupts_raise, say
 
 if TYPE_CHECKING:
     from pfd_iqa_hf.scoring.find import FoundPicture
@@ -65,24 +65,39 @@ def without_done(pictures: Iterable[FoundPicture], done: PathSet) -> Iterator[Fo
 
 @contextlib.contextmanager
 def kept_on_interrupt(folder: OutputFolder) -> Iterator[None]:
-    """Complete the last part when the block ends, also by an interrupt; say how to go on.
+    """Complete the last part when the block ends, in whatever way; say how to go on.
 
     Raises:
-        typer.Exit: with 130 after an interrupt.
+        typer.Exit: with 130 after an interrupt, with 74 if the folder cannot be written.
     """
     interrupts_raise()
     try:
         yield
         folder.close_part()
     except KeyboardInterrupt:
-        folder.close_part()
-        say(f"interrupted; what was scored is in {folder.folder}, go on with: {_resuming()}")
+        _complete_part(folder)
+        say(f"interrupted; {_told(folder)}")
         raise typer.Exit(_INTERRUPTED) from None
+    except OSError as error:  # the folder has discarded what it could not write
+        say(f"cannot write: {error}")
+        say(_told(folder))
+        raise typer.Exit(CANNOT_WRITE) from error
     except BaseException:
-        folder.discard()
+        _complete_part(folder)
+        say(_told(folder))
         raise
     finally:
         folder.release()
+
+
+def _complete_part(folder: OutputFolder) -> None:
+    # A second interrupt comes after the part is complete, and has nothing more to end.
+    with contextlib.suppress(KeyboardInterrupt):
+        folder.close_part()
+
+
+def _told(folder: OutputFolder) -> str:
+    return f"what was scored is in {folder.folder}, go on with: {_resuming()}"
 
 
 def _resuming() -> str:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Run"]
 
+_SYSTEM_ERROR = 71  # as sysexits.h has it
+
 
 @dataclass
 class Run:
@@ -62,7 +64,7 @@ class Run:
         started = time.perf_counter()
         with write_errors_told(), record_sink(kind, output, self.own_scale) as writer:
             held: list[dict[str, Any]] = []
-            with contextlib.closing(self.scored(self.pictures)) as scored:
+            with contextlib.closing(_system_errors_told(self.scored(self.pictures))) as scored:
                 for result in with_progress(scored, self.total, quiet, lines=False):
                     results.add(result.record)
                     if summary is not None:
@@ -103,7 +105,10 @@ class Run:
                 total = self.total()
                 return None if total is None else max(total - len(done), 0)
 
-            with kept_on_interrupt(folder), contextlib.closing(self.scored(rest)) as scored:
+            with (
+                kept_on_interrupt(folder),
+                contextlib.closing(_system_errors_told(self.scored(rest))) as scored,
+            ):
                 for result in with_progress(scored, left, quiet=False, lines=True):
                     results.add(result.record)
                     summary.add(result.record, result.view)
@@ -136,3 +141,21 @@ class Run:
         except OSError as error:
             say(f"cannot write: {error}")
             raise typer.Exit(CANNOT_WRITE) from error
+
+
+def _system_errors_told(
+    results: Generator[ScoredPicture, None, None],
+) -> Generator[ScoredPicture, None, None]:
+    """Tell what ends a run and is neither a picture's fault nor the output's.
+
+    Raises:
+        typer.Exit: with 71, after one line.
+    """
+    from pfd_iqa_cli.light_scoring import DecoderStartError
+
+    with contextlib.closing(results):
+        try:
+            yield from results
+        except (DecoderStartError, OSError) as error:
+            say(f"cannot go on: {error}")
+            raise typer.Exit(_SYSTEM_ERROR) from error

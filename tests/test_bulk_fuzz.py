@@ -225,7 +225,7 @@ def test_no_file_harms_the_run(
 
         def timed(picture: FoundPicture) -> Any:
             decoded = decode(picture)
-            seconds.append(decoded.seconds)
+            seconds.append(decoded[1].seconds)
             return decoded
 
         monkeypatch.setattr(pool, "_decode", timed)

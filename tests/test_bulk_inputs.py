@@ -20,8 +20,8 @@ from PIL import Image
 
 from pfd_iqa_hf.scoring.archives import archive_pictures
 from pfd_iqa_hf.scoring.find import FoundPicture
+from pfd_iqa_hf.scoring.http_fetch import _is_public, fetch
 from pfd_iqa_hf.scoring.inputs import InputOptions, find_inputs, is_plain
-from pfd_iqa_hf.scoring.remote import _is_public, fetch
 from pfd_iqa_hf.scoring.tables import listed_picture, table_pictures
 
 

@@ -21,6 +21,7 @@ from pfd_iqa_hf.scoring.decoding import DecodingSettings
 from pfd_iqa_hf.scoring.find import FoundPicture, find_pictures
 from pfd_iqa_hf.scoring.folder import FolderScorer
 from pfd_iqa_hf.scoring.path_set import PathSet
+from pfd_iqa_hf.scoring.records import RECORD_FIELDS
 
 SETTINGS = DecodingSettings("fast", 32, 64, 20_000_000)
 
@@ -239,9 +240,11 @@ def test_rows_of_any_engine_are_the_same(
     data = np.array([Path(path).read_bytes() for path in paths], object)
     scorer = RowScorer(str(tiny_checkpoint), "cpu", column="image", name_column="name")
     second = scorer({"image": data, "name": np.array(paths)})
-    for columns in (first, again({"path": paths}), second):
-        assert columns["error"].tolist() == [record["error"] for record in expected]
-        assert columns["path"].tolist() == paths
+    for rows in (first, again({"path": paths}), second):
+        columns = rows.to_pydict()
+        assert tuple(columns) == RECORD_FIELDS
+        assert columns["error"] == [record["error"] for record in expected]
+        assert columns["path"] == paths
         assert columns["score"][0] == pytest.approx(expected[0]["score"], abs=0.01)
         assert columns["score"][1] is None
         assert columns["levels"][0][0]["label"] == expected[0]["levels"][0]["label"]

@@ -7,7 +7,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
 
 from .find import FoundPicture, is_picture_name
@@ -80,7 +80,8 @@ def archive_pictures(
             for member in archive:
                 # Or it remembers every one; tarfile's own documentation leaves no other way.
                 archive.members = []  # type: ignore[attr-defined]
-                if member.isdir() or not is_picture_name(member.name):
+                base = PureWindowsPath(member.name).name
+                if member.isdir() or not is_picture_name(base):
                     continue
                 count += 1
                 path = f"{name}::{_unique(member.name, names)}"
@@ -115,11 +116,12 @@ def _unique(name: str, names: PathSet) -> str:
 def _picture(
     path: str, archive: tarfile.TarFile, member: tarfile.TarInfo, file: str | None
 ) -> FoundPicture:
-    inside = PurePosixPath(member.name)
-    safe = [part for part in inside.parts if part not in ("/", "..")]
+    # Both kinds of slashes, and drives: an archive may be made for any system.
+    inside = PureWindowsPath(member.name)
+    safe = [part for part in inside.parts if part not in (inside.anchor, "..")]
     place = Path(*safe) if safe else Path("picture")
     reason = None
-    if inside.is_absolute() or ".." in inside.parts:
+    if inside.anchor or ".." in inside.parts:
         reason = "its name leads out of the archive, which is refused"
     elif not member.isreg() or member.issparse():
         reason = "is a link, a device or a sparse file in an archive, which are refused"
@@ -129,10 +131,12 @@ def _picture(
         return FoundPicture(path, place, f"{reason}; unpack it if it can be trusted")
     if file is not None:
         where, size = member.offset_data, member.size
-        return FoundPicture(path, place, read=lambda: _read_range(file, where, size))
+        return FoundPicture(
+            path, place, read=lambda: _read_range(file, where, size), byte_count=size
+        )
     part = archive.extractfile(member)
     data = b"" if part is None else part.read()
-    return FoundPicture(path, place, read=lambda: data)
+    return FoundPicture(path, place, read=lambda: data, byte_count=len(data))
 
 
 def _read_range(file: str, where: int, size: int) -> bytes:

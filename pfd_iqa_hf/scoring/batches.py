@@ -7,16 +7,16 @@ without importing `pfd_iqa_hf`, which would import torch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from ..modeling.picture_reading import PictureError, open_picture
+from .ahead import UNKNOWN_BYTES, DaemonThreads, work_ahead
 from .find import FoundPicture
 from .heat_map import heat_map, preview
 from .records import Record, make_record
@@ -25,6 +25,8 @@ __all__ = ["BatchScorer", "PreparedPicture"]
 
 # Decoding is the slower half on a fast device; each thread may hold one whole decoded picture.
 _DECODING_THREADS = 2
+# For a picture that is being decoded when scoring ends early; a server may take longer.
+_PATIENCE_SECONDS = 5.0
 
 
 @dataclass
@@ -110,31 +112,30 @@ class BatchScorer(ABC):
         self, pictures: Iterable[FoundPicture], with_map: bool
     ) -> Iterator[PreparedPicture]:
         ahead = 2 * self.batch_size + _DECODING_THREADS
-        threads = ThreadPoolExecutor(_DECODING_THREADS, thread_name_prefix="decode")
-        waiting: deque[Future[PreparedPicture]] = deque()
+        threads = DaemonThreads(_DECODING_THREADS, "decode")
+
+        def begin(found: FoundPicture) -> Future[PreparedPicture]:
+            return threads.submit(self._prepare, found, with_map)
+
         try:
-            for found in pictures:
-                waiting.append(threads.submit(self._prepare, found, with_map))
-                if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from work_ahead(pictures, begin, ahead, _DECODING_THREADS * UNKNOWN_BYTES)
         finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+            threads.close(_PATIENCE_SECONDS)
 
     def _prepare(self, found: FoundPicture, with_map: bool) -> PreparedPicture:
+        without = replace(found, read=None)  # its bytes are needed no longer
         if found.error is not None:
-            return PreparedPicture(found, error=found.error)
+            return PreparedPicture(without, error=found.error)
         try:
             source = found.path if found.read is None else found.read()
         except (OSError, ValueError) as error:
-            return PreparedPicture(found, error=str(error))
+            return PreparedPicture(without, error=str(error))
         try:
             picture = open_picture(source, self.max_pixels)
         except PictureError as error:
-            return PreparedPicture(found, error=f"{error.reason}; {error.remedy}")
+            return PreparedPicture(without, error=f"{error.reason}; {error.remedy}")
         small = preview(picture) if with_map else None
-        return PreparedPicture(found, self._inputs(picture), picture.size, small)
+        return PreparedPicture(without, self._inputs(picture), picture.size, small)
 
     def _score_batch(
         self, batch: list[PreparedPicture], map_folder: Path | None, names: _MapNames

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from .find import FoundPicture
-from .input_options import InputOptions
-from .remote import fetch, read_stored
+from .http_fetch import fetch
+from .input_options import LARGEST_FILE, InputOptions
+from .remote import read_stored
 
 __all__ = ["DATASETS_PREFIX", "dataset_pictures"]
 
@@ -50,7 +51,8 @@ def _pictures(where: str, rows: Any, options: InputOptions) -> Iterator[FoundPic
             # The path is the dataset's own affair; the row is what names the picture.
             file = str(cell["path"])
             inside = f"{where}::{number}"
-            yield FoundPicture(inside, Path("dataset", str(number)), read=_reader(file, options))
+            place = Path("dataset", str(number))
+            yield FoundPicture(inside, place, read=_reader(file, options), byte_count=None)
             continue
         yield picture_of_cell(cell, where, number, "", options)
 
@@ -58,14 +60,14 @@ def _pictures(where: str, rows: Any, options: InputOptions) -> Iterator[FoundPic
 def _reader(file: str, options: InputOptions) -> Any:
     """Reads a file that a row names; whoever wrote the dataset chose it."""
 
-    def read() -> bytes:
+    def read(largest: int = LARGEST_FILE) -> bytes:
         if "http://" in file.lower() or "https://" in file.lower():
             if not options.fetch:
                 raise OSError("is a web address in a dataset; give --fetch to fetch those")
             if "::" in file:
                 raise OSError("is an address inside another one, which is refused; fetch it first")
-            return fetch(file, options.seconds, options.allow_private)
-        return read_stored(file)
+            return fetch(file, options.seconds, options.allow_private, largest)
+        return read_stored(file, largest)
 
     return read
 

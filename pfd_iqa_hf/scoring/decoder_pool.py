@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 import queue
-import subprocess
-import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
-from typing import Any
 
-import numpy as np
-
-from .decoder_process import read_exactly, read_header, write_header
+from .ahead import UNKNOWN_BYTES, DaemonThreads, PictureBytes, work_ahead
+from .decoder_worker import DecoderStartError, DecoderWorker
 from .decoding import DecodedPicture, DecodingSettings
 from .find import FoundPicture
 
-__all__ = ["DEFAULT_TIME_LIMIT", "DecoderPool", "usable_cores"]
+__all__ = ["DEFAULT_TIME_LIMIT", "DecoderPool", "DecoderStartError", "usable_cores"]
 
 DEFAULT_TIME_LIMIT = 60.0
 _READING_THREADS = 8
 _WATCH_SECONDS = 0.2
-_START_SECONDS = 300.0
-_PIPE_BYTES = 1 << 20
 _TRIES = 2
-# Whatever path the parent imports from, also an uninstalled checkout; never the current folder.
-_START = (
-    "import json, sys; a = json.loads(sys.argv[1]);"
-    "sys.path += [p for p in a['path'] if p not in sys.path];"
-    "import importlib; m = importlib.import_module(a['module']);"
-    "m.main(a['settings'], a['seconds'])"
-)
+# In a row, for each process that there should be; a pause lets a crowded machine recover.
+_FAILED_STARTS = 3
+_PAUSE_SECONDS = 0.5
+_CANNOT_START = "the processes that decode pictures cannot be started"
+_REMEDY = "free memory or give fewer --workers, or install again what is missing"
 
 
 def usable_cores() -> int:
@@ -43,95 +32,6 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-class _Worker:
-    """One decoding process; used by one thread at a time, watched by another."""
-
-    def __init__(self, settings: DecodingSettings, seconds: float) -> None:
-        start = {
-            "path": [os.path.abspath(entry) for entry in sys.path if entry],
-            # The light twin of this package, see pfd_iqa_onnx.installed.
-            "module": "pfd_iqa_onnx.scoring.decoder_process",
-            "settings": asdict(settings),
-            "seconds": seconds,
-        }
-        self.seconds = seconds
-        self.deadline: float | None = None
-        self.began = 0.0
-        self._ready = False
-        one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START, json.dumps(start)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # libtiff and others write there what the record says
-            env={**os.environ, **one},
-        )
-        self._requests: Any = self._process.stdin
-        self._answers: Any = self._process.stdout
-        assert self._process.stdout is not None  # a pipe was asked for
-        _widen(self._process.stdout.fileno())
-
-    def decode(self, path: str, data: bytes | None) -> DecodedPicture | None:
-        """Decode one picture; None where the process died over it."""
-        try:
-            if not self._ready:  # it still imports, which is no picture's fault
-                self.began = time.monotonic()
-                self.deadline = self.began + _START_SECONDS
-                if read_header(self._answers) is None:
-                    return None
-                self._ready = True
-            self.began = time.monotonic()
-            self.deadline = self.began + self.seconds
-            header = {"path": path if data is None else None, "bytes": len(data or b"")}
-            write_header(self._requests, header)
-            if data is not None:
-                self._requests.write(data)
-            self._requests.flush()
-            answer = read_header(self._answers)
-            if answer is None:
-                return None
-            views = None
-            if answer["shape"] is not None:
-                pixels = read_exactly(self._answers, int(np.prod(answer["shape"])))
-                if pixels is None:
-                    return None
-                views = np.frombuffer(pixels, np.uint8).reshape(answer["shape"])
-        except (OSError, ValueError):  # a pipe to a dead process
-            return None
-        finally:
-            self.deadline = None
-        size = None if answer["size"] is None else (answer["size"][0], answer["size"][1])
-        return DecodedPicture(views, size, answer["error"], float(answer["seconds"]))
-
-    def end(self) -> None:
-        """Kill the process and wait for it."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._requests, self._answers):
-            try:
-                stream.close()
-            except OSError:  # what was never sent
-                pass
-
-    def kill(self) -> None:
-        """Kill the process; the thread that waits for its answer sees the end of the pipe."""
-        self._process.kill()
-
-    @property
-    def process_id(self) -> int:
-        return self._process.pid
-
-
-def _widen(pipe: int) -> None:
-    """Let a picture's views through a pipe in one go, where the system can."""
-    try:
-        import fcntl
-
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)  # type: ignore[attr-defined,unused-ignore]
-    except (AttributeError, ImportError, OSError):
-        pass
 
 
 class DecoderPool:
@@ -156,17 +56,25 @@ class DecoderPool:
         self._settings = settings
         self._seconds = seconds
         self.workers = workers or usable_cores()
-        self._all: set[_Worker] = set()
+        self._all: set[DecoderWorker] = set()
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._failed_starts = 0
+        self._bytes = PictureBytes()
+        # None stands for a process that is still to be started.
+        self._idle: queue.SimpleQueue[DecoderWorker | None] = queue.SimpleQueue()
         for _ in range(self.workers):
-            self._idle.put(self._started())
+            self._idle.put(self._started_or_none())
         # More threads than processes: some read or fetch the next pictures meanwhile.
-        self._threads = ThreadPoolExecutor(
-            self.workers + _READING_THREADS, thread_name_prefix="decoding"
-        )
-        threading.Thread(target=self._watch, name="decoding-watch", daemon=True).start()
+        threads = self.workers + _READING_THREADS
+        self._bytes_ahead = threads * UNKNOWN_BYTES
+        try:
+            self._threads = DaemonThreads(threads, "decoding")
+            threading.Thread(target=self._watch, name="decoding-watch", daemon=True).start()
+        except RuntimeError as error:
+            for worker in self._all:
+                worker.end()
+            raise DecoderStartError(f"{_CANNOT_START}: {error}; {_REMEDY}") from error
 
     def __enter__(self) -> DecoderPool:
         """The pool itself."""
@@ -177,13 +85,13 @@ class DecoderPool:
         self.close()
 
     def close(self) -> None:
-        """End all processes, whatever they are doing."""
+        """End all processes, whatever they are doing; what is being fetched is not waited for."""
         self._closed.set()
         with self._lock:
             workers, self._all = self._all, set()
         for worker in workers:
             worker.kill()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.close()
         for worker in workers:
             worker.end()
 
@@ -196,43 +104,55 @@ class DecoderPool:
     def decode_ahead(
         self, pictures: Iterable[FoundPicture], ahead: int
     ) -> Generator[tuple[FoundPicture, DecodedPicture], None, None]:
-        """Yield each picture with what decoding gave, in order, at most `ahead` held at a time."""
-        waiting: deque[tuple[FoundPicture, Future[DecodedPicture]]] = deque()
-        try:
-            for found in pictures:
-                waiting.append((found, self._threads.submit(self._decode, found)))
-                if len(waiting) >= ahead:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
+        """Yield each picture, without its bytes, with what decoding gave, in order.
 
-    def _decode(self, found: FoundPicture) -> DecodedPicture:
+        At most `ahead` are held at a time, and at most 32 MB of files for each thread that reads.
+
+        Raises:
+            DecoderStartError: no process can be started.
+        """
+        return work_ahead(
+            pictures,
+            lambda found: self._threads.submit(self._decode, found),
+            ahead,
+            self._bytes_ahead,
+        )
+
+    def _decode(self, found: FoundPicture) -> tuple[FoundPicture, DecodedPicture]:
+        return dataclasses.replace(found, read=None), self._decoded(found)
+
+    def _decoded(self, found: FoundPicture) -> DecodedPicture:
         if found.error is not None:
             return DecodedPicture(error=found.error)
-        data = None
-        if found.read is not None:
-            try:
-                data = found.read()
-            except (OSError, ValueError) as error:
-                return DecodedPicture(error=str(error))
-        for _ in range(_TRIES):
+        try:
+            with self._bytes.of(found) as data:
+                return self._in_a_process(found.path, data)
+        except (OSError, ValueError) as error:
+            return DecodedPicture(error=str(error))
+
+    def _in_a_process(self, path: str, data: bytes | None) -> DecodedPicture:
+        tries = 0
+        while tries < _TRIES:
+            next_one = None  # takes the place of the one that is used here
             worker = self._idle.get()
             try:
-                decoded = worker.decode(found.path, data)
-                if decoded is not None:
-                    return decoded
-                late = time.monotonic() - worker.began >= self._seconds
-                worker = self._replacement(worker)
+                worker = self._ready(worker)
+                if worker is not None:
+                    tries += 1
+                    decoded = worker.decode(path, data)
+                    if decoded is not None:
+                        next_one = worker
+                        return decoded
+                    late = time.monotonic() - worker.began >= self._seconds
+                    self._end(worker)
+                    next_one = self._started_or_none()
             finally:
-                self._idle.put(worker)
+                self._idle.put(next_one)
             if self._closed.is_set():
                 return DecodedPicture(error="scoring was ended; score it again")
-            if late:
+            if worker is None:
+                self._closed.wait(_PAUSE_SECONDS)
+            elif late:
                 return DecodedPicture(
                     error=f"decoding takes longer than {self._seconds:g} s; "
                     "raise --time-limit if the file can be trusted"
@@ -241,19 +161,50 @@ class DecoderPool:
             error="decoding it ends the process that does it; convert it to JPEG or PNG"
         )
 
-    def _replacement(self, dead: _Worker) -> _Worker:
+    def _ready(self, worker: DecoderWorker | None) -> DecoderWorker | None:
+        """The process, started if need be; None where it cannot be, and others may be."""
+        if self._closed.is_set():
+            return None
+        try:
+            worker = worker or self._started()
+            reason = worker.why_not_ready()
+        except OSError as error:
+            reason = str(error)
+        if reason is None:
+            self._failed_starts = 0
+            return worker
+        if worker is not None:
+            self._end(worker)
         with self._lock:
-            self._all.discard(dead)
-        dead.end()
-        return dead if self._closed.is_set() else self._started()
+            self._failed_starts += 1
+            failed = self._failed_starts
+            # Where the system starts no more, those that it has started are enough to go on with.
+            hopeless = worker is not None or not self._all
+        if failed >= _FAILED_STARTS * self.workers and hopeless and not self._closed.is_set():
+            raise DecoderStartError(
+                f"{_CANNOT_START}: {failed} failed in a row, the last because {reason}; {_REMEDY}"
+            )
+        return None
 
-    def _started(self) -> _Worker:
-        worker = _Worker(self._settings, self._seconds)
+    def _end(self, worker: DecoderWorker) -> None:
+        with self._lock:
+            self._all.discard(worker)
+        worker.end()
+
+    def _started(self) -> DecoderWorker:
+        worker = DecoderWorker(self._settings, self._seconds)
         with self._lock:
             self._all.add(worker)
         if self._closed.is_set():  # meanwhile, and without this process
             worker.end()
         return worker
+
+    def _started_or_none(self) -> DecoderWorker | None:
+        """None where the system starts none now: tried again when it is needed."""
+        try:
+            return None if self._closed.is_set() else self._started()
+        except OSError:
+            return None
 
     def _watch(self) -> None:
         while not self._closed.wait(_WATCH_SECONDS):

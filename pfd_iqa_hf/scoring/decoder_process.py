@@ -20,7 +20,22 @@ from PIL import EpsImagePlugin
 
 from .decoding import DecodedPicture, DecodingSettings, decode_picture
 
-__all__ = ["main", "read_exactly", "read_header", "write_header"]
+__all__ = ["START", "limit_memory", "main", "read_exactly", "read_header", "write_header"]
+
+# Whatever path the parent imports from, also an uninstalled checkout; never the current folder.
+# What cannot be imported is told in a header, since nobody sees the process's standard error.
+START = """\
+import importlib, json, struct, sys
+start = json.loads(sys.argv[1])
+sys.path += [entry for entry in start["path"] if entry not in sys.path]
+try:
+    module = importlib.import_module(start["module"])
+except BaseException as error:
+    told = json.dumps({"failed": f"{type(error).__name__}: {error}"}).encode()
+    sys.stdout.buffer.write(struct.pack("<I", len(told)) + told)
+    sys.exit(1)
+module.main(*start["arguments"])
+"""
 
 _LENGTH = struct.Struct("<I")
 # Beside the picture itself: Python, the libraries, and views.
@@ -66,7 +81,7 @@ def main(settings: dict[str, Any], seconds: float) -> None:
             pool be gone, the process ends itself a little later.
     """
     requests, answers = _private_streams()
-    _limit_memory(int(settings["max_pixels"]))
+    limit_memory(int(settings["max_pixels"]))
     warnings.simplefilter("ignore")
     # Pillow would have Ghostscript run the program that a PostScript file is.
     EpsImagePlugin.gs_binary = False
@@ -84,6 +99,7 @@ def main(settings: dict[str, Any], seconds: float) -> None:
             if data is None:
                 break
             source = bytes(data)
+            del data
         began = time.process_time()
         decoded = decode_picture(source, how)
         del source
@@ -120,8 +136,11 @@ def _private_streams() -> tuple[BinaryIO, BinaryIO]:
     return requests, answers
 
 
-def _limit_memory(max_pixels: int) -> None:
-    """A picture that asks for more gets MemoryError, instead of the machine's other processes."""
+def limit_memory(max_pixels: int) -> None:
+    """Limit this process to what a picture of so many pixels needs, where the system can.
+
+    A picture that asks for more gets MemoryError, instead of the machine's other processes.
+    """
     try:
         import resource
     except ImportError:  # not a POSIX system

@@ -29,12 +29,15 @@ class FoundPicture:
         error: Why it cannot even be tried, else None.
         read: Gives its bytes where `path` names no file of its own, and raises OSError with the
             reason where it cannot; None for a file.
+        byte_count: How many bytes `read` holds, or will read. None where nobody knows before:
+            such a `read` takes `largest`, and raises TooLargeError where there are more.
     """
 
     path: str
     place: Path
     error: str | None = None
-    read: Callable[[], bytes] | None = field(default=None, compare=False, repr=False)
+    read: Callable[..., bytes] | None = field(default=None, compare=False, repr=False)
+    byte_count: int | None = field(default=0, compare=False, repr=False)
 
 
 def find_pictures(

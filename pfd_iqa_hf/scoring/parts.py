@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -11,11 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-try:
-    import fcntl
-except ImportError:  # no POSIX system
-    fcntl = None  # type: ignore[assignment]
-
+from .folder_lock import FolderLock, FolderTakenError
+from .interrupts import interrupts_wait
 from .path_set import PathSet
 from .records import JsonLinesWriter, ParquetWriter, Record
 
@@ -66,7 +64,7 @@ class OutputFolder:
         self._began = 0.0
         self._writer: _PartWriter | None = None
         self._stream: Any = None
-        self._handle: int | None = None
+        self._lock_held: FolderLock | None = None
 
     def start(self, manifest: Mapping[str, Any]) -> None:
         """Begin a new run.
@@ -120,27 +118,18 @@ class OutputFolder:
         return done
 
     def _lock(self) -> None:
-        """Keep other processes out; the system lifts it when this one ends in whatever way."""
-        if fcntl is None or self._handle is not None:
-            return
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise OutputFolderError(
-                f"another process is writing to {self.folder}; wait for it, or name another folder"
-            ) from None
-        except OSError:  # a file system without locks
-            os.close(handle)
-            return
-        self._handle = handle
+        """Keep other processes out."""
+        if self._lock_held is None:
+            try:
+                self._lock_held = FolderLock(self.folder)
+            except FolderTakenError as error:
+                raise OutputFolderError(str(error)) from error
 
     def release(self) -> None:
         """Let other processes use the folder."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        if self._lock_held is not None:
+            self._lock_held.release()
+            self._lock_held = None
 
     def _check(self, manifest: Mapping[str, Any]) -> None:
         path = self.folder / MANIFEST
@@ -181,15 +170,20 @@ class OutputFolder:
             ) from error
 
     def write(self, record: Record) -> None:
-        """Take one record; it is safe once its part is complete."""
-        if self._writer is None:
-            self._open()
-        assert self._writer is not None
-        self._writer.write(record)
-        self._rows += 1
-        late = time.monotonic() - self._began > _LONGEST_PART_SECONDS
-        if self._rows >= self._part_size or late:
-            self.close_part()
+        """Take one record, wholly or not at all; it is safe once its part is complete.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with interrupts_wait(), self._discarded_on_error():
+            if self._writer is None:
+                self._open()
+            assert self._writer is not None
+            self._writer.write(record)
+            self._rows += 1
+            late = time.monotonic() - self._began > _LONGEST_PART_SECONDS
+            if self._rows >= self._part_size or late:
+                self.close_part()
 
     def _open(self) -> None:
         path = self._unfinished()
@@ -207,27 +201,37 @@ class OutputFolder:
         return self.folder / f".{self._name()}{_UNFINISHED}"
 
     def close_part(self) -> None:
-        """Complete the part that is being written, if there is one."""
+        """Complete the part that is being written, if there is one, before any interrupt.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         if self._writer is None:
             return
-        writer, self._writer = self._writer, None
-        writer.close()
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-        _brought_to_disk(self._unfinished())
-        os.replace(self._unfinished(), self.folder / self._name())
-        _brought_to_disk(self.folder)
-        self._number += 1
-
-    def discard(self) -> None:
-        """Leave no half-written file behind after an error."""
-        try:
+        with interrupts_wait(), self._discarded_on_error():
+            self._writer.close()
             if self._stream is not None:
                 self._stream.close()
-        except OSError:
-            pass
-        self._unfinished().unlink(missing_ok=True)
+            self._writer = self._stream = None
+            _file_brought_to_disk(self._unfinished())
+            os.replace(self._unfinished(), self.folder / self._name())
+            _folder_brought_to_disk(self.folder)
+            self._number += 1
+
+    @contextlib.contextmanager
+    def _discarded_on_error(self) -> Iterator[None]:
+        """Leave nothing of a part that could not be written: it must never get its name."""
+        try:
+            yield
+        except BaseException:
+            for stream in (self._writer, self._stream):
+                with contextlib.suppress(OSError, ValueError):  # what is full is still full
+                    if stream is not None:
+                        stream.close()
+            self._writer = self._stream = None
+            with contextlib.suppress(OSError):
+                self._unfinished().unlink(missing_ok=True)
+            raise
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Store the run's summary."""
@@ -239,9 +243,9 @@ def write_complete(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}{_BESIDE}")
     try:
         beside.write_text(text, encoding="utf-8", errors="backslashreplace")
-        _brought_to_disk(beside)
+        _file_brought_to_disk(beside)
         os.replace(beside, path)
-        _brought_to_disk(path.absolute().parent)
+        _folder_brought_to_disk(path.absolute().parent)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -250,11 +254,20 @@ def _text(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _brought_to_disk(path: Path) -> None:
+def _file_brought_to_disk(path: Path) -> None:
+    # Windows refuses it to a handle that may only read.
+    _brought_to_disk(os.open(path, os.O_RDWR))
+
+
+def _folder_brought_to_disk(path: Path) -> None:
     try:
         handle = os.open(path, os.O_RDONLY)
-    except OSError:  # a folder on a system that opens none
+    except OSError:  # a system that opens no folders
         return
+    _brought_to_disk(handle)
+
+
+def _brought_to_disk(handle: int) -> None:
     try:
         os.fsync(handle)
     except OSError as error:

@@ -69,7 +69,8 @@ def picture_of_cell(
         cell = cell.get("bytes") if cell.get("bytes") is not None else cell.get("path")
     if isinstance(cell, (bytes, bytearray, memoryview)):
         data = bytes(cell)
-        return FoundPicture(inside, Path(_place(name).name, str(row)), read=lambda: data)
+        place = Path(_place(name).name, str(row))
+        return FoundPicture(inside, place, read=lambda: data, byte_count=len(data))
     if isinstance(cell, str) and cell:
         return listed_picture(cell, folder, options)
     reason = (
