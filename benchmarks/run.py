@@ -94,7 +94,7 @@ def main() -> None:
             if not (files / f"{precision}.onnx").exists():
                 export_onnx(files / f"{precision}.onnx", arguments.model, precision)
         paths = _pictures_of_one_size(
-            [p.path for p in found], Path(scratch), arguments.count, tuple(arguments.size)
+            [Path(p.path) for p in found], Path(scratch), arguments.count, tuple(arguments.size)
         )
         ways = _available(arguments, files)
         rounds = _rounds(ways, paths, arguments)

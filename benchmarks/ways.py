@@ -86,10 +86,10 @@ def _download_nothing() -> None:
     """Let pyiqa build its networks as they are initialised, backbones too."""
     cache = importlib.import_module("pyiqa.utils.download_util").DEFAULT_CACHE_DIR
     Path(cache).mkdir(parents=True, exist_ok=True)  # LIQE stores embeddings of its prompts
-    timm = importlib.import_module("timm")
+    timm: Any = importlib.import_module("timm")
     create = timm.create_model
     timm.create_model = lambda *names, **options: create(*names, **options | {"pretrained": False})
-    models = importlib.import_module("torchvision.models")
+    models: Any = importlib.import_module("torchvision.models")
     vgg16 = models.vgg16
     models.vgg16 = lambda **_: vgg16()
     clip = importlib.import_module("pyiqa.archs.clip_model")
@@ -125,7 +125,7 @@ def _brisque_opencv(sources: Path) -> Score:
 
     folder = sources / "opencv_contrib" / "modules" / "quality" / "samples"
     files = [str(folder / f"brisque_{what}_live.yml") for what in ("model", "range")]
-    quality: Any = cv2.quality  # type: ignore[attr-defined]
+    quality: Any = cv2.quality
     return lambda path: float(quality.QualityBRISQUE_compute(cv2.imread(path), *files)[0])
 
 

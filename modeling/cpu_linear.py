@@ -53,7 +53,7 @@ def cpu_linear(model: nn.Module) -> AbstractContextManager[Any]:
 
 
 def _pays() -> bool:
-    return (
+    return bool(
         torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and torch.backends.cpu.get_cpu_capability() == "AVX512"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pfd_iqa_cli.messages import interrupts_raise
+from pfd_iqa_cli.messages import interrupts_raise, say
 
 __all__ = ["distort"]
 
@@ -47,6 +47,19 @@ def distort(
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Walk folders with all their sub-folders.")
     ] = False,
+    card: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORG/NAME",
+            help="Write README.md, if there is none, and metadata.csv for the dataset of this "
+            "name on the Hub.",
+            show_default=False,
+        ),
+    ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(help="Of the pictures, for --card, such as cc0-1.0.", show_default=False),
+    ] = None,
 ) -> int:
     """Write degraded copies as PNG: <picture>_<type>_<level>.png, in the folders of the pictures.
 
@@ -61,6 +74,7 @@ def distort(
 
     interrupts_raise()
 
+    _check_card(card, license, output_dir)
     if output_dir is None and sheet is None:
         raise typer.BadParameter("give --output-dir, --sheet or both", param_hint="--output-dir")
     for name in type or ():
@@ -99,4 +113,36 @@ def distort(
         except OSError as error:
             print(f"cannot write: {error}", file=sys.stderr)
             return _CANNOT_WRITE
+    if card is not None and output_dir is not None and failed < len(pictures):
+        try:
+            _write_card(output_dir, card, license)
+        except OSError as error:
+            print(f"cannot write: {error}", file=sys.stderr)
+            return _CANNOT_WRITE
     return _SOME_FAILED if failed else 0
+
+
+def _check_card(card: str | None, license: str | None, output_dir: Path | None) -> None:
+    """Refuse what cannot become a card, before any picture is degraded."""
+    if card is None:
+        if license is not None:
+            raise typer.BadParameter("goes with --card", param_hint="--license")
+        return
+    if output_dir is None:
+        raise typer.BadParameter("needs --output-dir", param_hint="--card")
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(card)
+    except HFValidationError as error:
+        raise typer.BadParameter(str(error), param_hint="--card") from error
+
+
+def _write_card(folder: Path, name: str, license: str | None) -> None:
+    from pfd_iqa_hf.hub.distortions_card import write_distortions_card
+
+    written = folder / "README.md"
+    if written.exists():
+        say(f"{written} was kept; take it away to have it and metadata.csv written anew")
+        return
+    write_distortions_card(folder, name, license)

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from exported_models import ExportedModel
 from PIL import Image
+
+from pfd_iqa_cli.main import run
 
 DOCS = (Path(__file__).parents[1] / "docs" / "scoring.md").read_text("utf-8")
 # What needs a network, or a name that only stands for one.
@@ -75,6 +79,41 @@ def test_the_commands_for_each_input(inputs: Path, exported_model: ExportedModel
         assert result.returncode == 0, (command, result.stderr)
         counts.append(result.stdout.count('"error": null'))
     assert counts == [3, 1, 2, 2, 1, 2]
+
+
+def test_the_commands_of_runs_and_how_they_go_on(
+    inputs: Path, exported_model: ExportedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(inputs / "photos", tmp_path / "photos" / "deep")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```bash\n(.*?)```", DOCS, re.S)
+    commands = [line for block in blocks for line in block.splitlines()]
+    # tests/test_ray_engine.py runs what these two do.
+    joins = [command for command in commands if "--engine ray" in command]
+    assert [command.partition(" --engine ray")[2] for command in joins] == [
+        *("", " --ray-address auto --resume")
+    ]
+    commands = [command for command in commands if command not in joins]
+    assert len(commands) == 2
+    for command in commands:
+        model = ["--backend", "onnx", "--model", str(exported_model("fp32").path)]
+        assert run([*shlex.split(command)[1:], *model]) == 0, command
+    assert {"manifest.json", "part-00000.parquet", "summary.json"} == set(os.listdir("scores"))
+    assert "b.jpg" in Path("report.html").read_text("utf-8")
+    # The line that the document reads all parts with.
+    (line,) = re.findall(r"`(pyarrow\.dataset\.dataset\([^`]*)`", DOCS)
+    assert eval(line, {"pyarrow": pa}).to_table().num_rows == 1
+
+
+def test_the_sums_of_a_billion_pictures() -> None:
+    (row,) = [line for line in DOCS.splitlines() if line.startswith("| PyTorch, float32, default")]
+    rate = float(row.split("|")[2])
+    core_hours, days = (cell.split("=")[1] for cell in row.split("|")[3:5])
+    hours = float(core_hours.replace(",", ""))
+    assert hours == pytest.approx(1e9 / (3600 * rate), rel=0.01)
+    assert float(days.split()[0]) == pytest.approx(hours / 24_000, abs=0.05)
+    measured = re.search(r"the pipeline (\d\.\d+)", DOCS)
+    assert measured is not None and rate == pytest.approx(float(measured[1]) / 2, abs=0.005)
 
 
 @pytest.mark.slow
