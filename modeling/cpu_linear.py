@@ -47,7 +47,11 @@ def cpu_linear(model: nn.Module) -> AbstractContextManager[Any]:
 
     It pays on x86 processors with AVX-512. A compiled model is left as it was compiled.
     """
-    if hasattr(model, "_orig_mod") or not _pays():
+    compiled = (
+        hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None
+    )
+    first = next(model.parameters(), None)
+    if compiled or first is None or first.device.type != "cpu" or not _pays():
         return nullcontext()
     return OneDnnLinear()
 
@@ -65,13 +69,27 @@ def _replaceable(
     values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> bool:
     return (
-        values.dtype == weight.dtype == torch.float32
-        and values.device.type == weight.device.type == "cpu"
-        and values.layout == torch.strided
-        and type(values) is torch.Tensor
-        and values.numel() > 0
+        _plain(values)
+        and _plain(weight)
         and weight.dim() == 2
+        and values.numel() > 0
+        and values.dim() > 0
+        and values.shape[-1] == weight.shape[1]
+        and (
+            bias is None
+            or (_plain(bias) and bias.shape == weight.shape[:1] and bias.is_contiguous())
+        )
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
+    )
+
+
+def _plain(tensor: torch.Tensor) -> bool:
+    """Dense numbers in float32 on the CPU, and no subclass with ideas of its own."""
+    return (
+        type(tensor) in (torch.Tensor, nn.Parameter)
+        and tensor.dtype == torch.float32
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import sys
 from typing import Annotated, Any
@@ -93,8 +92,11 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _keep_memory_flat() -> None:
     """Let glibc keep two arenas: one for every thread grows by what each of them once held."""
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError, OSError):  # another C library
+    said = "MALLOC_ARENA_MAX" in os.environ or "arena_max" in os.environ.get("GLIBC_TUNABLES", "")
+    if sys.platform == "linux" and not said:
+        with contextlib.suppress(ImportError, AttributeError, OSError):  # another C library
+            import ctypes
+
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
@@ -102,7 +104,8 @@ def main() -> None:
     """Console entry point."""
     # Threads that wait in a loop take the cores from those that work. Before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _keep_memory_flat()
+    if "score" in sys.argv[1:2]:
+        _keep_memory_flat()
     interrupts_end_the_process()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # started with a closed descriptor

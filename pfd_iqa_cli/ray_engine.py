@@ -10,6 +10,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Generator, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -21,8 +22,6 @@ from pfd_iqa_cli.score_engine import EngineOptions, run_facts_of
 from pfd_iqa_cli.score_options import Backend
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pfd_iqa_hf.scoring.bulk import ScoredPicture
     from pfd_iqa_hf.scoring.find import FoundPicture
     from pfd_iqa_hf.scoring.ray_workers import RayWorkers
@@ -118,9 +117,12 @@ def load_ray_engine(options: EngineOptions, address: str | None) -> _RayEngine:
             "the cluster has no accelerator; give --workers if it will have some, or --device cpu",
             param_hint="--device",
         )
-    decoders = min(max(1, cores // (2 * count)), _MOST_DECODERS) if on_accelerators else 1
+    decoders = _decoders_beside_an_accelerator(ray.nodes()) if on_accelerators else 1
+    # Workers run in folders of their own.
+    here = options.model is not None and Path(options.model).is_dir()
+    model = os.path.abspath(str(options.model)) if here else options.model
     settings = WorkerSettings(
-        model=options.model,
+        model=model,
         device="cuda" if on_accelerators else "cpu",
         dtype=dtype_name(options.dtype),
         batch_size=options.batch_size,
@@ -130,15 +132,31 @@ def load_ray_engine(options: EngineOptions, address: str | None) -> _RayEngine:
         seconds=options.time_limit,
         with_views=options.with_views,
     )
-    with loading_errors_told(options.model):
-        try:
-            workers = RayWorkers(settings, count, on_accelerators, _say_waiting)
-        except RayScoringError as error:
-            say(f"Ray cannot start: {error}")
-            raise typer.Exit(_CLUSTER_FAILED) from error
+    try:
+        with loading_errors_told(options.model):
+            try:
+                workers = RayWorkers(settings, count, on_accelerators, _say_waiting)
+            except RayScoringError as error:
+                raise _NotStartedError(str(error)) from error
+    except _NotStartedError as error:
+        say(f"Ray cannot start: {error}")
+        raise typer.Exit(_CLUSTER_FAILED) from error
+    if options.model is not None:
+        workers.facts["model"] = options.model  # as the local engine tells it
     machines = sum(1 for node in ray.nodes() if node["Alive"])
     say(f"scoring on up to {count} Ray workers, {machines} machines")
     return _RayEngine(workers, options, connected)
+
+
+class _NotStartedError(Exception):
+    """No fault of the checkpoint, and so no error of those that loading it may raise."""
+
+
+def _decoders_beside_an_accelerator(nodes: list[dict[str, Any]]) -> int:
+    """Decoding processes of a worker that fit on every machine with accelerators."""
+    found = [node["Resources"] for node in nodes if node["Alive"]]
+    each = [r.get("CPU", 1) / r["GPU"] / 2 for r in found if r.get("GPU", 0) > 0]
+    return max(1, min(_MOST_DECODERS, int(min(each, default=1))))
 
 
 def _say_waiting() -> None:

@@ -105,7 +105,7 @@ def score(
     ] = Backend.torch,
     quality: Annotated[
         Quality,
-        typer.Option(help="fast: --views fast, and bf16 where the processor multiplies in it."),
+        typer.Option(help="fast: --views fast, and bf16 where this machine multiplies in it."),
     ] = Quality.standard,
     views: Annotated[
         str | None, typer.Option(help="View strategy: standard or fast; else the checkpoint's.")
@@ -163,7 +163,8 @@ def score(
 
     if quality is Quality.fast:
         views = views or "fast"
-        if backend is Backend.torch and dtype is None:
+        # Which types the machines of a cluster are quick in is not known here.
+        if backend is Backend.torch and dtype is None and engine is EngineName.local:
             precision = _fast_dtype(device)
 
     # The same files as in pfd_iqa_hf, without what importing that brings along.

@@ -79,6 +79,8 @@ def kept_on_interrupt(folder: OutputFolder) -> Iterator[None]:
         say(f"interrupted; {_told(folder)}")
         raise typer.Exit(_INTERRUPTED) from None
     except OSError as error:  # the folder has discarded what it could not write
+        with contextlib.suppress(OSError):
+            _complete_part(folder)  # of an error that was not the folder's
         say(f"cannot write: {error}")
         say(_told(folder))
         raise typer.Exit(CANNOT_WRITE) from error

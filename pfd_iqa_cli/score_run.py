@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 _SYSTEM_ERROR = 71  # as sysexits.h has it
+_WRITING_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 
 
 @dataclass
@@ -149,7 +151,7 @@ def _system_errors_told(
     """Tell what ends a run and is neither a picture's fault nor the output's.
 
     Raises:
-        typer.Exit: with 71, after one line.
+        typer.Exit: with 71, or 74 where a heat map cannot be written, after one line.
     """
     from pfd_iqa_cli.light_scoring import DecoderStartError
 
@@ -157,5 +159,8 @@ def _system_errors_told(
         try:
             yield from results
         except (DecoderStartError, OSError) as error:
+            if getattr(error, "errno", None) in _WRITING_ERRORS:  # of a heat map
+                say(f"cannot write: {error}")
+                raise typer.Exit(CANNOT_WRITE) from error
             say(f"cannot go on: {error}")
             raise typer.Exit(_SYSTEM_ERROR) from error

@@ -62,6 +62,21 @@ def test_values_need_not_be_contiguous() -> None:
 
 
 @needs_onednn
+@pytest.mark.parametrize("kind", ["every second", "one for all", "sparse"])
+def test_odd_weights_stay_with_torch(kind: str) -> None:
+    weight, bias = torch.randn(4, 3), torch.randn(8)[::2]
+    if kind == "one for all":
+        bias = torch.randn(1)
+    if kind == "sparse":
+        weight, bias = weight.to_sparse_csr(), torch.randn(4)
+    values = torch.randn(2, 3)
+    with torch.no_grad():
+        expected = nn.functional.linear(values, weight, bias)
+        with OneDnnLinear():
+            assert torch.equal(nn.functional.linear(values, weight, bias), expected)
+
+
+@needs_onednn
 def test_what_it_cannot_do_stays_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = _calls(monkeypatch)
     layer = nn.Linear(4, 3)
@@ -115,15 +130,28 @@ def test_it_belongs_to_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [(5, 4)]
 
 
-def test_compiled_models_are_left_alone() -> None:
-    compiled: Any = torch.compile(nn.Linear(4, 3))
-    assert not isinstance(cpu_linear(compiled), OneDnnLinear)
+def test_compiled_models_and_those_elsewhere_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_pays", lambda: True)
+    plain, inside = nn.Linear(4, 3), nn.Linear(4, 3)
+    assert isinstance(cpu_linear(plain), OneDnnLinear)
+    compiled: Any = torch.compile(plain)
+    inside.compile()
+    for other in (compiled, inside, nn.Linear(4, 3, device="meta")):
+        assert not isinstance(cpu_linear(other), OneDnnLinear)
+    monkeypatch.setattr(module, "_pays", lambda: False)
+    assert not isinstance(cpu_linear(plain), OneDnnLinear)
 
 
-def test_qualities() -> None:
-    standard, fast = quality_settings("standard"), quality_settings("fast", "cpu")
+def test_qualities(monkeypatch: pytest.MonkeyPatch) -> None:
+    standard = quality_settings("standard")
     assert (standard.views, standard.dtype) == (None, torch.float32)
-    assert fast.views == "fast"
-    assert fast.dtype in (torch.float32, torch.bfloat16)
+    for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(
+            "pfd_iqa_hf.scoring.quality._has_bfloat16", lambda device, known=native: known
+        )
+        fast = quality_settings("fast", "cpu")
+        assert (fast.views, fast.dtype) == ("fast", dtype)
     with pytest.raises(ValueError, match="standard, fast"):
         quality_settings("best")
