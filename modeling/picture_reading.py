@@ -18,16 +18,17 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-__all__ = ["DEFAULT_MAX_PIXELS", "PictureError", "open_picture", "picture_name"]
+__all__ = ["DEFAULT_MAX_PIXELS", "PictureError", "may_never_end", "open_picture", "picture_name"]
 
 DEFAULT_MAX_PIXELS = 100_000_000
 _ROWS_AT_ONCE = 256
@@ -43,6 +44,13 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _PILLOW_LIMIT_LOCK = threading.RLock()
+
+_HUGE_PIXELS = 32_000_000
+_ONE_HUGE = threading.Lock()
+
+_START_OF_SCAN = b"\xff\xda"
+_SMALL_PIXELS = 4_000_000
+_MOST_SCANNED_PIXELS = 4_000_000_000  # some ten seconds of decoding
 
 
 class PictureError(ValueError):
@@ -120,6 +128,8 @@ def open_picture(source: Any, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Ima
     except Exception as error:
         raise _damaged(name, error) from error
     with picture:
+        if picture.format in ("JPEG", "MPO"):
+            _check_scans(picture, name)
         if picture.format == "EPS":  # Pillow would start Ghostscript on it
             raise PictureError(
                 name, "is a PostScript program, which is not run", "convert it to PNG"
@@ -129,9 +139,12 @@ def open_picture(source: Any, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Ima
 
 def _check_file(path: Path, name: str) -> None:
     try:
+        about = os.stat(path)
+        if may_never_end(about.st_mode):
+            raise PictureError(name, "is no ordinary file", "save the picture to a file first")
         with open(path, "rb"):
             pass
-        empty = path.is_file() and path.stat().st_size == 0
+        empty = about.st_size == 0
     except FileNotFoundError:
         raise PictureError(name, "there is no such file", "check the path") from None
     except IsADirectoryError:
@@ -143,6 +156,33 @@ def _check_file(path: Path, name: str) -> None:
         raise PictureError(name, f"cannot be opened ({error})", "check the path") from error
     if empty:
         raise PictureError(name, "the file is empty", "fetch it again")
+
+
+def may_never_end(mode: int) -> bool:
+    """Whether a file of this mode is a pipe or the like: to open one may take for ever."""
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _check_scans(picture: Image.Image, name: str) -> None:
+    """Refuse a JPEG whose scans would keep the decoder busy: each is a pass over all pixels.
+
+    A progressive file has about ten; a few megabytes can hold a hundred thousand.
+    """
+    file: Any = picture.fp  # type: ignore[attr-defined]
+    scans, last = 0, b""
+    try:
+        place = file.tell()
+        file.seek(0)
+        while block := file.read(1 << 20):
+            scans += (last + block).count(_START_OF_SCAN)
+            last = block[-1:]
+        file.seek(place)
+    except OSError as error:
+        raise _damaged(name, error) from error
+    if scans * max(picture.width * picture.height, _SMALL_PIXELS) > _MOST_SCANNED_PIXELS:
+        raise PictureError(
+            name, f"is a JPEG in {scans:,} scans, more than any camera writes", "save it again"
+        )
 
 
 def _pillow_limit() -> float:
@@ -181,10 +221,16 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
 
 def _decode(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:
     _check_size(*picture.size, name, max_pixels)
+    # One huge picture at a time in a process, which bounds its memory.
+    huge = picture.width * picture.height > _HUGE_PIXELS
+    with _ONE_HUGE if huge else nullcontext():
+        return _decoded(picture, name, max_pixels)
+
+
+def _decoded(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:
     try:
         if picture.width * picture.height > _pillow_limit():
-            # Some formats ask Pillow's limit again while they decode. Under the lock, so that at
-            # most one huge picture is decoded at a time, which bounds the memory too.
+            # Some formats ask Pillow's limit again while they decode.
             with _pillow_limit_lifted():
                 picture.load()
         else:
@@ -228,14 +274,17 @@ def _eight_bit_rgb(picture: Image.Image) -> Image.Image:
     alpha = None
     if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
         straight = picture.convert("LA") if picture.mode == "La" else picture
-        with_alpha = straight.convert("RGBA")
+        with_alpha = straight if straight.mode == "RGBA" else straight.convert("RGBA")
         alpha = with_alpha.getchannel("A")
         rgb = with_alpha.convert("RGB")
+        del with_alpha
     else:
         rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
     rgb = _through_profile(rgb, profile, "RGB") or rgb
     if alpha is not None:
-        rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
+        ground = Image.new("RGB", rgb.size, "white")
+        ground.paste(rgb, mask=alpha)
+        return ground
     return rgb
 
 

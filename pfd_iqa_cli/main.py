@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from typing import Annotated, Any
@@ -17,6 +16,7 @@ from pfd_iqa_cli.distort import distort
 from pfd_iqa_cli.evaluate import evaluate
 from pfd_iqa_cli.export import export
 from pfd_iqa_cli.messages import interrupts_end_the_process
+from pfd_iqa_cli.process_memory import steady_memory
 from pfd_iqa_cli.push import push
 from pfd_iqa_cli.score import score
 from pfd_iqa_cli.train import ablate, protocol, train
@@ -27,7 +27,6 @@ __all__ = ["WRONG_USAGE", "app", "main", "run"]
 # As sysexits.h has it; 1 and 2 have meanings of their own, see `score`.
 WRONG_USAGE = 64
 _INTERRUPTED = 130
-_M_ARENA_MAX = -8  # malloc.h
 
 # The usage error's class lies in click or inside typer, depending on typer's version.
 _UsageError: Any = typer.BadParameter.__bases__[0]
@@ -90,22 +89,12 @@ def run(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _keep_memory_flat() -> None:
-    """Let glibc keep two arenas: one for every thread grows by what each of them once held."""
-    said = "MALLOC_ARENA_MAX" in os.environ or "arena_max" in os.environ.get("GLIBC_TUNABLES", "")
-    if sys.platform == "linux" and not said:
-        with contextlib.suppress(ImportError, AttributeError, OSError):  # another C library
-            import ctypes
-
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
-
-
 def main() -> None:
     """Console entry point."""
     # Threads that wait in a loop take the cores from those that work. Before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if "score" in sys.argv[1:2]:
-        _keep_memory_flat()
+    if {"compare", "demo", "evaluate", "score"}.intersection(sys.argv[1:2]):
+        steady_memory()
     interrupts_end_the_process()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # started with a closed descriptor

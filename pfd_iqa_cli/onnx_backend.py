@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 __all__ = ["check_onnx_options", "check_views", "load_onnx"]
 
 
-def check_onnx_options(model: str | None, device: str | None, dtype: str) -> None:
+def check_onnx_options(
+    model: str | None, device: str | None, dtype: str, explain: bool = False
+) -> None:
     """Refuse what a model file decides itself, before anything is loaded.
 
     Raises:
@@ -22,6 +24,11 @@ def check_onnx_options(model: str | None, device: str | None, dtype: str) -> Non
     if model is None:
         raise typer.BadParameter(
             "--backend onnx needs the file that `pfd-iqa export onnx` wrote", param_hint="--model"
+        )
+    if explain:
+        raise typer.BadParameter(
+            "a model file cannot tell what distortions cost; leave --backend onnx out",
+            param_hint="--explain",
         )
     if device not in (None, "cpu"):
         raise typer.BadParameter(

@@ -131,6 +131,7 @@ def load_ray_engine(options: EngineOptions, address: str | None) -> _RayEngine:
         decoders=decoders,
         seconds=options.time_limit,
         with_views=options.with_views,
+        explain=options.explain,
     )
     try:
         with loading_errors_told(options.model):

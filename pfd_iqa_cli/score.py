@@ -16,6 +16,7 @@ from pfd_iqa_cli.ray_engine import check_ray_options, load_ray_engine
 from pfd_iqa_cli.score_engine import FEW_PICTURES, Engine, EngineOptions, load_engine
 from pfd_iqa_cli.score_inputs import GivenInputs
 from pfd_iqa_cli.score_options import (
+    TIME_LIMIT,
     AllowPrivate,
     Backend,
     BulkOptions,
@@ -23,6 +24,7 @@ from pfd_iqa_cli.score_options import (
     EngineName,
     EngineOption,
     Every,
+    Explain,
     Fetch,
     Format,
     Null,
@@ -125,6 +127,7 @@ def score(
         Path | None,
         typer.Option(metavar="DIR", help="Save a heat map of local quality over each picture."),
     ] = None,
+    explain: Explain = False,
     column: Column = None,
     null: Null = False,
     every: Every = 1.0,
@@ -134,7 +137,7 @@ def score(
     part_size: PartSize = 10_000,
     resume: Resume = False,
     workers: Workers = None,
-    time_limit: TimeLimit = 60.0,
+    time_limit: TimeLimit = TIME_LIMIT,
     report: Report = None,
     engine: EngineOption = EngineName.local,
     ray_address: RayAddress = None,
@@ -159,7 +162,7 @@ def score(
     elif ray_address is not None:
         raise typer.BadParameter("goes with --engine ray only", param_hint="--ray-address")
     elif backend is Backend.onnx:
-        check_onnx_options(model, device, precision)
+        check_onnx_options(model, device, precision, explain)
 
     if quality is Quality.fast:
         views = views or "fast"
@@ -169,7 +172,12 @@ def score(
 
     # The same files as in pfd_iqa_hf, without what importing that brings along.
     from pfd_iqa_cli.light_scoring import InputOptions
-    from pfd_iqa_onnx.shared import MissingExtraError, require_pyarrow
+    from pfd_iqa_onnx.shared import (
+        COSTS_FIELDS,
+        OWN_SCALE_FIELDS,
+        MissingExtraError,
+        require_pyarrow,
+    )
 
     if kind is Format.parquet:
         try:
@@ -192,10 +200,12 @@ def score(
         views=views,
         max_pixels=max_pixels,
         map=map,
-        pipeline=map is None and (many or workers is not None or report is not None),
+        pipeline=map is None
+        and (many or workers is not None or report is not None or time_limit != TIME_LIMIT),
         workers=workers,
         time_limit=time_limit,
         with_views=report is not None,
+        explain=explain,
     )
     loaded: Engine = (
         load_ray_engine(how, ray_address) if engine is EngineName.ray else load_engine(how)
@@ -221,10 +231,15 @@ def score(
         scored=scored,
         facts={
             **loaded.facts,
+            "every": every,
+            "column": column,
             "calibration_sha256": None if calibration is None else _sha256(calibration),
         },
-        inputs={"paths": paths, "recursive": recursive, "column": column, "every": every},
-        own_scale=own_scale is not None,
+        inputs={"paths": paths, "recursive": recursive},
+        extra=(
+            *(COSTS_FIELDS if explain else ()),
+            *(() if own_scale is None else OWN_SCALE_FIELDS),
+        ),
         bulk=bulk,
         fail_under=fail_under,
     )

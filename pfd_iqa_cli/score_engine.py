@@ -48,6 +48,7 @@ class EngineOptions:
         workers: Their number, None decides by itself.
         time_limit: Seconds for one picture in a pipeline.
         with_views: Whether a report needs the pictures themselves.
+        explain: Whether records tell what each distortion costs.
     """
 
     backend: Backend
@@ -62,6 +63,7 @@ class EngineOptions:
     workers: int | None
     time_limit: float
     with_views: bool
+    explain: bool = False
 
 
 class Engine(Protocol):
@@ -85,7 +87,9 @@ def run_facts_of(facts: dict[str, Any], options: EngineOptions) -> dict[str, Any
         options: What else was asked for.
     """
     precision = {} if "precision" in facts else {"dtype": dtype_name(options.dtype)}
-    return {**facts, "backend": options.backend.value, **precision}
+    # Told only where it is wanted: runs of earlier versions have no such fact.
+    explained = {"explain": True} if options.explain else {}
+    return {**facts, "backend": options.backend.value, **precision, **explained}
 
 
 class _LocalEngine:
@@ -152,7 +156,9 @@ def load_engine(options: EngineOptions) -> Engine:
 
     with loading_errors_told(model):
         dtype = checked_dtype(options.dtype)
-        scorer = FolderScorer(model, options.device, dtype, batch_size, options.views, max_pixels)
+        scorer = FolderScorer(
+            model, options.device, dtype, batch_size, options.views, max_pixels, options.explain
+        )
     if scorer.pipeline.device.type != "cpu":
         return _LocalEngine(scorer, options, _LANES_OF_AN_ACCELERATOR)
     if options.pipeline:

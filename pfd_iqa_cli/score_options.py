@@ -17,6 +17,7 @@ __all__ = [
     "EngineName",
     "EngineOption",
     "Every",
+    "Explain",
     "Fetch",
     "Format",
     "Null",
@@ -27,6 +28,7 @@ __all__ = [
     "RayAddress",
     "Report",
     "Resume",
+    "TIME_LIMIT",
     "TimeLimit",
     "Workers",
     "check_bulk_options",
@@ -109,11 +111,13 @@ Workers = Annotated[
         rich_help_panel=_LARGE,
     ),
 ]
+TIME_LIMIT = 60.0
 TimeLimit = Annotated[
     float,
     typer.Option(
         min=0.1,
-        help="Seconds that a process may decode, or fetch, one picture.",
+        help="Seconds that a process may decode, or fetch, one picture. A few plain files are "
+        "decoded without processes, and without a limit, unless another one is given.",
         rich_help_panel=_LARGE,
     ),
 ]
@@ -136,6 +140,12 @@ Report = Annotated[
         metavar="FILE",
         help="Write a page with the histogram, the worst and best pictures, and the failures.",
         rich_help_panel=_LARGE,
+    ),
+]
+Explain = Annotated[
+    bool,
+    typer.Option(
+        "--explain", help="Add what each distortion takes from the score, in points; slower."
     ),
 ]
 Column = Annotated[

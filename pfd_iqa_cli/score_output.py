@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -75,15 +75,17 @@ class Results:
 
 
 @contextlib.contextmanager
-def record_sink(kind: Format, output: Path | None, own_scale: bool) -> Iterator[RecordWriter]:
-    """Where records go: the file when it is complete, or the standard output."""
+def record_sink(
+    kind: Format, output: Path | None, extra: Sequence[str] = ()
+) -> Iterator[RecordWriter]:
+    """Where records, with `extra` fields, go: the file when it is complete, or standard output."""
     from pfd_iqa_onnx.shared import ParquetWriter, replaced_when_complete
 
     if output is None:
         if kind is not Format.table and hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="")
         try:
-            writer = _text_writer(kind, sys.stdout, own_scale)
+            writer = _text_writer(kind, sys.stdout, extra)
             yield writer
             writer.close()
             sys.stdout.flush()
@@ -96,23 +98,23 @@ def record_sink(kind: Format, output: Path | None, own_scale: bool) -> Iterator[
         return
     with replaced_when_complete(output) as path:
         if kind is Format.parquet:
-            parquet = ParquetWriter(path, own_scale)
+            parquet = ParquetWriter(path, extra)
             try:
                 yield parquet
             finally:
                 parquet.close()
             return
         with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
-            writer = _text_writer(kind, stream, own_scale)
+            writer = _text_writer(kind, stream, extra)
             yield writer
             writer.close()
 
 
-def _text_writer(kind: Format, stream: TextIO, own_scale: bool) -> RecordWriter:
+def _text_writer(kind: Format, stream: TextIO, extra: Sequence[str]) -> RecordWriter:
     from pfd_iqa_onnx.shared import CsvWriter, JsonLinesWriter
 
     if kind is Format.csv:
-        return CsvWriter(stream, own_scale)
+        return CsvWriter(stream, extra)
     return JsonLinesWriter(stream) if kind is Format.jsonl else _TableWriter(stream)
 
 

@@ -40,7 +40,7 @@ class Run:
         scored: Scores pictures; a generator.
         facts: What the scores depend on.
         inputs: What was given.
-        own_scale: Whether records have the fields of a calibration.
+        extra: Fields of the records beside those that all have.
         bulk: Options of large runs.
         fail_under: Score below which the exit code tells.
     """
@@ -50,7 +50,7 @@ class Run:
     scored: Callable[[Iterator[FoundPicture]], Generator[ScoredPicture, None, None]]
     facts: dict[str, Any]
     inputs: dict[str, Any]
-    own_scale: bool
+    extra: tuple[str, ...]
     bulk: BulkOptions
     fail_under: float | None
 
@@ -64,7 +64,7 @@ class Run:
         late = kind is Format.table or worst is not None or sort not in (None, Order.input)
         quiet = output is None and not late and sys.stdout.isatty()
         started = time.perf_counter()
-        with write_errors_told(), record_sink(kind, output, self.own_scale) as writer:
+        with write_errors_told(), record_sink(kind, output, self.extra) as writer:
             held: list[dict[str, Any]] = []
             with contextlib.closing(_system_errors_told(self.scored(self.pictures))) as scored:
                 for result in with_progress(scored, self.total, quiet, lines=False):
@@ -87,7 +87,7 @@ class Run:
         from pfd_iqa_cli.light_scoring import OutputFolder
 
         assert self.bulk.output_dir is not None
-        folder = OutputFolder(self.bulk.output_dir, kind.value, self.bulk.part_size, self.own_scale)
+        folder = OutputFolder(self.bulk.output_dir, kind.value, self.bulk.part_size, self.extra)
         results, summary = Results(self.fail_under, tell=False), self._summary()
 
         def count(record: dict[str, Any]) -> None:

@@ -82,7 +82,11 @@ def test_the_commands_for_each_input(inputs: Path, exported_model: ExportedModel
 
 
 def test_the_commands_of_runs_and_how_they_go_on(
-    inputs: Path, exported_model: ExportedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: Path,
+    exported_model: ExportedModel,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.copytree(inputs / "photos", tmp_path / "photos" / "deep")
     monkeypatch.chdir(tmp_path)
@@ -94,7 +98,14 @@ def test_the_commands_of_runs_and_how_they_go_on(
         *("", " --ray-address auto --resume")
     ]
     commands = [command for command in commands if command not in joins]
-    assert len(commands) == 2
+    explained = [command for command in commands if "--explain" in command]
+    commands = [command for command in commands if command not in explained]
+    assert len(commands) == len(explained) == 2
+    for command in explained:  # a model file cannot tell
+        (tmp_path / "a.jpg").write_bytes((inputs / "a.jpg").read_bytes())
+        words = shlex.split(command, comments=True)[1:]
+        assert run([*words, "--model", str(tiny_checkpoint)]) == 0, command
+    assert '"costs"' in Path("costs.jsonl").read_text("utf-8")
     for command in commands:
         model = ["--backend", "onnx", "--model", str(exported_model("fp32").path)]
         assert run([*shlex.split(command)[1:], *model]) == 0, command

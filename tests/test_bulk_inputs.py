@@ -16,11 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from found_pictures import content_of
 from PIL import Image
 
+from pfd_iqa_hf.modeling.http_download import _is_public
 from pfd_iqa_hf.scoring.archives import archive_pictures
 from pfd_iqa_hf.scoring.find import FoundPicture
-from pfd_iqa_hf.scoring.http_fetch import _is_public, fetch
+from pfd_iqa_hf.scoring.http_fetch import fetch
 from pfd_iqa_hf.scoring.inputs import InputOptions, find_inputs, is_plain
 from pfd_iqa_hf.scoring.tables import listed_picture, table_pictures
 
@@ -35,18 +37,6 @@ def _found(*given: object, stdin: bytes = b"", **options: Any) -> list[FoundPict
     barren: list[str] = []
     names = [str(entry) for entry in given]
     return list(find_inputs(names, InputOptions(**options), barren, io.BytesIO(stdin)))
-
-
-def _content(picture: FoundPicture) -> bytes | str:
-    """Its bytes, or why there are none."""
-    if picture.error is not None:
-        return picture.error
-    if picture.read is None:
-        return Path(picture.path).read_bytes()
-    try:
-        return picture.read()
-    except OSError as error:
-        return str(error)
 
 
 @pytest.fixture
@@ -102,12 +92,12 @@ def test_parquet_of_bytes_and_of_structs(folder: Path) -> None:
     pq.write_table(pa.table({"image": [_png(3), b"junk", None]}), folder / "b.parquet")
     rows = _found("b.parquet")
     assert [row.path for row in rows] == [f"b.parquet::{number}" for number in range(3)]
-    assert _content(rows[0]) == _png(3) and _content(rows[1]) == b"junk"
+    assert content_of(rows[0]) == _png(3) and content_of(rows[1]) == b"junk"
     assert "names no picture" in str(rows[2].error)
     struct = [{"bytes": _png(4), "path": "x.png"}, {"bytes": None, "path": "8.png"}]
     pq.write_table(pa.table({"image": struct}), folder / "s.parquet")
     first, second = _found("s.parquet")
-    assert _content(first) == _png(4) and second.path == "8.png"
+    assert content_of(first) == _png(4) and second.path == "8.png"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +130,7 @@ def test_archives_are_read_in_place_and_tricks_refused(packed: bool, folder: Pat
     found = _found(name)
     good, bad_ones = found[:2], found[2:]
     assert [p.path for p in good] == [f"{name}::dir/x.png", f"{name}::dir/x.png#2"]
-    assert [_content(p) for p in good] == [_png(3), _png(4)]
+    assert [content_of(p) for p in good] == [_png(3), _png(4)]
     assert len(bad_ones) == 6 and all("refused" in str(p.error) for p in bad_ones)
     assert all(".." not in p.place.parts and not p.place.is_absolute() for p in found)
     assert sorted(folder.iterdir()) == before, "nothing is unpacked"
@@ -186,12 +176,15 @@ def test_any_file_system_of_fsspec(folder: Path) -> None:
     memory.pipe("/bulk/t.csv", b"path\nsub/b.png\n")
     try:
         flat = _found("memory://bulk")
-        assert [_content(p) for p in flat] == [_png(3)]
-        assert [_content(p) for p in _found("memory://bulk", recursive=True)] == [_png(3), _png(4)]
-        assert [_content(p) for p in _found("memory://bulk/*.tar")] == [_png(5)]
-        assert [_content(p) for p in _found("memory://bulk/t.csv")] == [_png(4)]
+        assert [content_of(p) for p in flat] == [_png(3)]
+        assert [content_of(p) for p in _found("memory://bulk", recursive=True)] == [
+            _png(3),
+            _png(4),
+        ]
+        assert [content_of(p) for p in _found("memory://bulk/*.tar")] == [_png(5)]
+        assert [content_of(p) for p in _found("memory://bulk/t.csv")] == [_png(4)]
         (gone,) = _found("memory://bulk/gone.png")
-        assert "no such file" in str(_content(gone))
+        assert "no such file" in str(content_of(gone))
     finally:
         memory.rm("/bulk", recursive=True)
     (unknown,) = _found("nosuchprotocol://x")
@@ -238,14 +231,14 @@ def server() -> Iterator[str]:
 def test_addresses_are_fetched_only_when_asked_for(server: str, folder: Path) -> None:
     address = f"{server}/a.png"
     (given,) = _found(address, allow_private=True)
-    assert _content(given) == _png()
+    assert content_of(given) == _png()
     (refused,) = _found(address)
-    assert "private address 127.0.0.1" in str(_content(refused))
+    assert "private address 127.0.0.1" in str(content_of(refused))
     (folder / "t.csv").write_text(f"path\n{address}\n")
     (listed,) = _found("t.csv", allow_private=True)
     assert "--fetch" in str(listed.error)
     (fetched,) = _found("t.csv", allow_private=True, fetch=True)
-    assert _content(fetched) == _png()
+    assert content_of(fetched) == _png()
 
 
 @pytest.mark.parametrize("name", ["away.png", "round.png", "gone.png"])
@@ -273,7 +266,7 @@ def test_a_saved_dataset(folder: Path) -> None:
     assert [p.path for p in found] == [
         *("datasets:d:train::0", "datasets:d:train::1", "datasets:d:test::0")
     ]
-    assert [_content(p) for p in found] == [_png(3), _png(4), _png(4)]
+    assert [content_of(p) for p in found] == [_png(3), _png(4), _png(4)]
     assert [p.path for p in _found("datasets:d:test")] == ["datasets:d:test::0"]
     (wrong,) = _found("datasets:d:none")
     assert "no split 'none'" in str(wrong.error)
@@ -296,7 +289,7 @@ def test_frames_of_a_video(folder: Path) -> None:
     assert [p.path for p in found] == [f"clip.mp4::t={t}.0" for t in range(3)]
     reds = []
     for picture in found:
-        data = _content(picture)
+        data = content_of(picture)
         assert isinstance(data, bytes)
         frame = Image.open(io.BytesIO(data))
         assert frame.size == (64, 48)

@@ -107,10 +107,26 @@ def test_inputs_are_read_no_further_than_needed(tmp_path: Path, pool: DecoderPoo
     results.close()
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe without a writer never ends")
-def test_a_picture_that_never_ends_costs_only_itself(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "endless.png")
-    Image.new("L", (40, 50), 255).save(tmp_path / "white.png")
+def _break_pillow(what: str, word: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let decoding processes do `what` when Pillow opens a file with `word` in its name."""
+    (folder / "broken").mkdir()
+    (folder / "broken" / "sitecustomize.py").write_text(
+        "import os, time\nfrom PIL import Image\nwhole = Image.open\n"
+        "def opened(file, *a):\n"
+        f"    {what} if {word!r} in os.path.basename(str(file)) else None\n"
+        "    return whole(file, *a)\n"
+        "Image.open = opened\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder / "broken"))
+
+
+def test_a_picture_that_never_ends_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A library that never comes back from some file.
+    _break_pillow("time.sleep(600)", "endless", tmp_path, monkeypatch)
+    for name in ("white.png", "endless.png"):
+        Image.new("L", (40, 50), 255).save(tmp_path / name)
     found, _ = find_pictures([tmp_path / n for n in ("white.png", "endless.png")])
     with DecoderPool(SETTINGS, workers=1, seconds=8) as pool:
         results = list(score_in_bulk(plain_model(1), pool, found))
@@ -136,16 +152,8 @@ def test_a_killed_process_costs_nothing(tmp_path: Path) -> None:
 def test_a_picture_that_crashes_its_process_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A library that crashes over some file: libc's abort, when Pillow opens one of that name.
-    (tmp_path / "crashing").mkdir()
-    (tmp_path / "crashing" / "sitecustomize.py").write_text(
-        "import os\nfrom PIL import Image\nwhole = Image.open\n"
-        "def opened(file, *a):\n"
-        "    os.abort() if 'crash' in os.path.basename(str(file)) else None\n"
-        "    return whole(file, *a)\n"
-        "Image.open = opened\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "crashing"))
+    # A library that crashes over some file: libc's abort.
+    _break_pillow("os.abort()", "crash", tmp_path, monkeypatch)
     for name in ("a.png", "crash.png", "z.png"):
         Image.new("L", (40, 50), 255).save(tmp_path / name)
     with DecoderPool(SETTINGS, workers=1) as pool:

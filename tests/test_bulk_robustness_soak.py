@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfd_iqa_cli.main import _keep_memory_flat
+from pfd_iqa_cli.process_memory import steady_memory
 from pfd_iqa_hf.scoring.archives import archive_pictures
 from pfd_iqa_hf.scoring.bulk import bulk_model, score_in_bulk
 from pfd_iqa_hf.scoring.decoder_pool import DecoderPool
@@ -55,7 +55,7 @@ def _archive(file: Path, count: int) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_stays_flat(tiny_checkpoint: Path, tmp_path: Path) -> None:
     count = int(os.environ["SOAK_PICTURES"])  # fewer for a quick look
-    _keep_memory_flat()  # as the command does
+    steady_memory()  # as the command does
     _archive(tmp_path / "many.tar.gz", count)
     file = str(tmp_path / "many.tar.gz")
     scorer = FolderScorer(str(tiny_checkpoint), "cpu", batch_size=16, view_strategy="fast")

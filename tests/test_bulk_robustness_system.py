@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from exported_models import ExportedModel
 from PIL import Image
+from rated_pictures import write_rated_pictures
 
 from pfd_iqa_cli.main import run
 from pfd_iqa_hf.scoring.folder import FolderScorer
@@ -123,6 +124,45 @@ def test_the_command_needs_no_network_but_for_addresses(
     assert good["error"] is None and 0 <= good["score"] <= 100
     assert "cannot be downloaded" in bad["error"] and "the network" in bad["error"]
     assert "Traceback" not in result.stderr and "https://example.com/b.png: " in result.stderr
+
+
+@no_network
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        "compare $PICTURES/00.png $PICTURES/01.png --model $MODEL",
+        "evaluate --dataset $TABLE --output-dir $OUT --model $MODEL",
+        "train --dataset $TABLE --output-dir $OUT --model $MODEL --max-train-steps 2 "
+        "--per-device-train-batch-size 4",
+        "push --model $MODEL --repo-id acme/quality --output-dir $OUT --dry-run",
+        "export onnx --output $OUT.onnx --model $MODEL",
+        "score datasets:$SAVED --model $MODEL --format jsonl",
+    ],
+    ids=lambda command: command.split()[0],
+)
+def test_other_commands_need_no_network(
+    command: str, folder: Path, short_checkpoint: Path, tmp_path: Path
+) -> None:
+    saved = tmp_path / "saved"
+    if "$SAVED" in command:
+        import datasets
+
+        rows = [{"image": str(file)} for file in sorted(folder.iterdir())[:3]]
+        features = datasets.Features({"image": datasets.Image()})
+        datasets.Dataset.from_list(rows, features).save_to_disk(saved)
+    names = {
+        "PICTURES": str(folder),
+        "MODEL": str(short_checkpoint),
+        "TABLE": str(write_rated_pictures(tmp_path / "rated")),
+        "OUT": str(tmp_path / "out"),
+        "SAVED": str(saved),
+        "HF_HOME": str(tmp_path / "home"),
+    }
+    script = f'exec "$@" {command}'
+    result = _inside("-rn", script, *COMMAND, **names)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def _records(output: Path) -> list[dict[str, Any]]:

@@ -194,6 +194,8 @@ def test_a_run_its_report_and_its_summary(
     assert "--resume" in capsys.readouterr().err
     assert run([*arguments, "--resume", "--views", "fast"]) == 64
     assert 'view_strategy = "standard", not "fast"' in " ".join(capsys.readouterr().err.split())
+    assert run([*arguments, "--resume", "--every", "3"]) == 64, "another grid of frames"
+    assert "every = 1.0, not 3.0" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_summary_of_a_list_goes_to_any_output(

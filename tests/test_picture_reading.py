@@ -1,6 +1,9 @@
 """A picture must not change its score with the way it is stored or handed over."""
 
 import io
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -194,3 +197,53 @@ def test_half_a_file_is_damaged(picture: Image.Image, format: str, tmp_path: Pat
 def test_wrong_type_is_the_callers_mistake() -> None:
     with pytest.raises(TypeError, match="not int"):
         open_picture(7)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(PictureError, match=r"pipe\.jpg: is no ordinary file"):
+        open_picture(tmp_path / "pipe.jpg")
+
+
+def _with_scans(scans: int) -> bytes:
+    """A progressive JPEG whose last pass over the pixels is repeated."""
+    data = _bytes(Image.new("L", (2000, 2000), 128), "JPEG", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    return data[:-2] + data[start:-2] * (scans - data.count(b"\xff\xda")) + data[-2:]
+
+
+def test_a_jpeg_of_endless_scans_is_refused(tmp_path: Path) -> None:
+    assert _pixels(_with_scans(900)).shape == (2000, 2000, 3)
+    path = tmp_path / "scans.jpg"
+    path.write_bytes(_with_scans(50_000))
+    for source in (path, path.read_bytes()):
+        with pytest.raises(PictureError, match="50,000 scans"):
+            open_picture(source)
+
+
+def test_transparency_keeps_its_colours(photograph: Array) -> None:
+    alpha = np.linspace(0, 255, photograph.shape[1]).astype(np.uint8)
+    alpha = np.broadcast_to(alpha, photograph.shape[:2])
+    opened = _pixels(Image.fromarray(np.dstack([photograph, alpha])))
+    share = alpha[..., None] / 255.0
+    expected = share * photograph + (1 - share) * 255
+    assert np.abs(opened - expected).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory from /proc, in kB")
+def test_a_hundred_million_pixels_stay_under_the_memory_limit(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.new("RGBA", (10_000, 10_000), (9, 99, 199, 128)).save(path, compress_level=1)
+    program = (
+        "import sys\n"
+        "from pfd_iqa_onnx.shared import open_picture\n"
+        "open_picture(sys.argv[1])\n"
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, path], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) * 1024 < 1.6e9

@@ -37,6 +37,7 @@ def test_scores_are_the_pipelines_in_any_batch(tiny_pipeline: Any, table: Rating
     assert seen == [(2, 5), (4, 5), (5, 5)]
     assert found.rows.tolist() == [0, 1, 2, 3, 4] and len(found) == 5
     assert found.level_probabilities.shape == (5, 5)
+    assert found.distortion_probabilities is not None
     assert found.distortion_probabilities.shape == (5, 12)
     for row, rating in enumerate(table):
         expected = tiny_pipeline(str(rating.image))

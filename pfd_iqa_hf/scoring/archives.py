@@ -22,7 +22,10 @@ _DAMAGES = (
     *(tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error),
     *(MemoryError, RecursionError),
 )
-_LARGEST_MEMBER = 1 << 36  # bytes: what claims more only wants the reader to wait
+# Bytes: what claims more only wants the reader to wait. In a packed archive even what is passed
+# over must be unpacked, and a few bytes may stand for any number of them.
+_LARGEST_MEMBER = 1 << 36
+_LARGEST_PACKED_MEMBER = 1 << 30
 _LONGEST_HEADER = 1 << 20  # bytes of a name or of extended attributes, which are held in memory
 _EXTENSIONS = (
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
@@ -32,6 +35,10 @@ _EXTENSIONS = (
 
 class _DamagedError(tarfile.ReadError):
     """A broken header, at which `tarfile` would take the archive for finished."""
+
+
+class _PackedError(tarfile.ReadError):
+    """A member that takes too long to pass over."""
 
 
 class _Member(tarfile.TarInfo):
@@ -59,6 +66,13 @@ class _Member(tarfile.TarInfo):
             raise _DamagedError(f"a member of {self.size:,} bytes")
 
 
+class _PackedMember(_Member):
+    def _refuse_impossible_size(self) -> None:
+        super()._refuse_impossible_size()
+        if self.size > _LARGEST_PACKED_MEMBER:
+            raise _PackedError(f"a member of {self.size:,} bytes, over {_LARGEST_PACKED_MEMBER:,}")
+
+
 def archive_pictures(
     name: str, opened: Callable[[], BinaryIO], file: str | None = None
 ) -> Iterator[FoundPicture]:
@@ -74,34 +88,43 @@ def archive_pictures(
     """
     count = 0
     names = PathSet()
-    in_place = file is not None and file.lower().endswith(".tar") and _is_uncompressed(file)
     try:
-        with opened() as stream, _opened_archive(stream, in_place) as archive:
-            for member in archive:
-                # Or it remembers every one; tarfile's own documentation leaves no other way.
-                archive.members = []  # type: ignore[attr-defined]
-                base = PureWindowsPath(member.name).name
-                if member.isdir() or not is_picture_name(base):
-                    continue
-                count += 1
-                path = f"{name}::{_unique(member.name, names)}"
-                yield _picture(path, archive, member, file if in_place else None)
+        with opened() as stream:
+            packed = _is_packed(stream)
+            if packed or not (file or "").lower().endswith(".tar"):
+                file = None
+            with _opened_archive(stream, file is not None, packed) as archive:
+                for member in archive:
+                    # Or it remembers every one; tarfile's own documentation leaves no other way.
+                    archive.members = []  # type: ignore[attr-defined]
+                    base = PureWindowsPath(member.name).name
+                    if member.isdir() or not is_picture_name(base):
+                        continue
+                    count += 1
+                    path = f"{name}::{_unique(member.name, names)}"
+                    yield _picture(path, archive, member, file)
     except _DAMAGES as error:
         detail = " ".join(str(error).split()) or type(error).__name__
         after = f" after {count} pictures" if count else ""
         reason = f"the archive is damaged or incomplete{after} ({detail}); fetch it again"
+        if isinstance(error, _PackedError):
+            reason = f"the archive is read no further{after} ({detail}); unpack it"
         yield FoundPicture(name, Path(os.path.basename(name)), reason)
 
 
-def _opened_archive(stream: BinaryIO, in_place: bool) -> tarfile.TarFile:
+def _opened_archive(stream: BinaryIO, in_place: bool, packed: bool) -> tarfile.TarFile:
     mode: Any = "r:" if in_place else "r|*"
-    return tarfile.open(fileobj=stream, mode=mode, tarinfo=_Member)
+    member = _PackedMember if packed else _Member
+    return tarfile.open(fileobj=stream, mode=mode, tarinfo=member)
 
 
-def _is_uncompressed(file: str) -> bool:
-    with open(file, "rb") as stream:
-        start = stream.read(6)
-    return not start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
+def _is_packed(stream: BinaryIO) -> bool:
+    """Whether it is compressed, or nobody can say."""
+    if not stream.seekable():
+        return True
+    start = stream.read(6)
+    stream.seek(0)
+    return start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
 
 
 def _unique(name: str, names: PathSet) -> str:

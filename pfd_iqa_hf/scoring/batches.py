@@ -60,10 +60,18 @@ class BatchScorer(ABC):
         batch_size: Pictures that go through the model together; it does not change their scores.
         max_pixels: Limit on width x height.
         origin: `model`, `model_sha256` and `version` of every record.
+        extra: What records have beside `RECORD_FIELDS`, keys of the results.
     """
 
-    def __init__(self, batch_size: int, max_pixels: int, origin: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        max_pixels: int,
+        origin: Mapping[str, str],
+        extra: Sequence[str] = (),
+    ) -> None:
         """Keep the settings."""
+        self.extra = tuple(extra)
         self.batch_size = batch_size
         self.max_pixels = max_pixels
         self.origin = dict(origin)
@@ -134,8 +142,12 @@ class BatchScorer(ABC):
             picture = open_picture(source, self.max_pixels)
         except PictureError as error:
             return PreparedPicture(without, error=f"{error.reason}; {error.remedy}")
-        small = preview(picture) if with_map else None
-        return PreparedPicture(without, self._inputs(picture), picture.size, small)
+        try:
+            small = preview(picture) if with_map else None
+            return PreparedPicture(without, self._inputs(picture), picture.size, small)
+        except MemoryError:
+            message = "does not fit into memory; lower --max-pixels or the batch size"
+            return PreparedPicture(without, error=message)
 
     def _score_batch(
         self, batch: list[PreparedPicture], map_folder: Path | None, names: _MapNames
@@ -145,19 +157,20 @@ class BatchScorer(ABC):
         for prepared in batch:
             path = prepared.found.path
             if prepared.error is not None:
-                yield make_record(path, self.origin, error=prepared.error)
+                yield make_record(path, self.origin, error=prepared.error, extra=self.extra)
                 continue
             try:
                 result = self._result(prepared, next(outputs))
             except PictureError as error:
                 message = f"{error.reason}; {error.remedy}"
-                yield make_record(path, self.origin, size=prepared.size, error=message)
+                size = prepared.size
+                yield make_record(path, self.origin, None, size, message, self.extra)
                 continue
             if map_folder is not None and prepared.small is not None:
                 file = map_folder / names.of(prepared.found)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 heat_map(prepared.small, result["quality_map"]).save(file)
-            yield make_record(path, self.origin, result, prepared.size)
+            yield make_record(path, self.origin, result, prepared.size, extra=self.extra)
 
 
 class _MapNames:

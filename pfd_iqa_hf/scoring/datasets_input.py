@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .find import FoundPicture
-from .http_fetch import fetch
-from .input_options import LARGEST_FILE, InputOptions
-from .remote import read_stored
+from .http_fetch import fetch, is_http
+from .input_options import InputOptions
+from .remote import is_address, read_stored
 
 __all__ = ["DATASETS_PREFIX", "dataset_pictures"]
 
 DATASETS_PREFIX = "datasets:"
+# What opens a file inside the one that follows it in a chain, and reaches nothing else.
+_PACKINGS = ("zip://", "tar://", "gzip://", "bz2://", "xz://", "zstd://", "lz4://")
 _MISSING = 'needs the datasets package: pip install "pfd-iqa-hf[train]"'
 
 
@@ -29,7 +32,7 @@ def dataset_pictures(given: str, options: InputOptions) -> Iterator[FoundPicture
     try:
         for split_name, rows in _splits(name, split):
             where = f"{DATASETS_PREFIX}{name}:{split_name}"
-            yield from _pictures(where, rows, options)
+            yield from _pictures(where, rows, _own_folders(name), options)
     except ImportError:
         yield FoundPicture(given, Path("dataset"), _MISSING)
     except Exception as error:  # whatever a loader or its network raises
@@ -38,38 +41,77 @@ def dataset_pictures(given: str, options: InputOptions) -> Iterator[FoundPicture
         yield FoundPicture(where, Path("dataset"), reason)
 
 
-def _pictures(where: str, rows: Any, options: InputOptions) -> Iterator[FoundPicture]:
+def _pictures(
+    where: str, rows: Any, folders: Sequence[str], options: InputOptions
+) -> Iterator[FoundPicture]:
     from .tables import column_of, picture_of_cell
 
     column = None
-    for number, row in enumerate(rows):
+    for number, row in enumerate(_undecoded(rows, options.column)):
         column = column or column_of(list(row), options.column)
         cell = row[column]
         if hasattr(cell, "save"):  # decoded by the dataset's own code
             cell = _png(cell)
         if isinstance(cell, dict) and cell.get("bytes") is None and cell.get("path"):
             # The path is the dataset's own affair; the row is what names the picture.
-            file = str(cell["path"])
-            inside = f"{where}::{number}"
-            place = Path("dataset", str(number))
-            yield FoundPicture(inside, place, read=_reader(file, options), byte_count=None)
+            yield _named(str(cell["path"]), f"{where}::{number}", number, folders, options)
             continue
         yield picture_of_cell(cell, where, number, "", options)
 
 
-def _reader(file: str, options: InputOptions) -> Any:
-    """Reads a file that a row names; whoever wrote the dataset chose it."""
+def _named(
+    file: str, inside: str, number: int, folders: Sequence[str], options: InputOptions
+) -> FoundPicture:
+    place = Path("dataset", str(number))
+    try:
+        return FoundPicture(inside, place, read=_reader(file, folders, options), byte_count=None)
+    except ValueError as error:
+        return FoundPicture(inside, place, f"names {_shortened(file)}, which {error}")
 
-    def read(largest: int = LARGEST_FILE) -> bytes:
-        if "http://" in file.lower() or "https://" in file.lower():
-            if not options.fetch:
-                raise OSError("is a web address in a dataset; give --fetch to fetch those")
-            if "::" in file:
-                raise OSError("is an address inside another one, which is refused; fetch it first")
-            return fetch(file, options.seconds, options.allow_private, largest)
-        return read_stored(file, largest)
 
-    return read
+def _reader(file: str, folders: Sequence[str], options: InputOptions) -> Any:
+    """What reads a file that a row names: whoever wrote the dataset chose it, and the protocol.
+
+    Raises:
+        ValueError: it is not read; says why, and what to do.
+    """
+    *packings, last = file.split("::")
+    if is_http(last):
+        if packings:
+            raise ValueError("is an address inside another one and refused; fetch it first")
+        if not options.fetch:
+            raise ValueError("is a web address in a dataset; give --fetch to fetch those")
+        return partial(fetch, file, options.seconds, options.allow_private)
+    if not all(packing.startswith(_PACKINGS) for packing in packings):
+        raise ValueError("is an address that datasets may not hold; fetch it first")
+    if not last.startswith("hf://"):
+        last = _inside(last, folders)
+    return partial(read_stored, "::".join([*packings, last]))
+
+
+def _inside(path: str, folders: Sequence[str]) -> str:
+    """The absolute path of a file in one of the folders; no `..` is left in it."""
+    path = path.removeprefix("file://")
+    if is_address(path):
+        raise ValueError("is an address that datasets may not hold; fetch it first")
+    whole = os.path.abspath(path)
+    if not any(whole.startswith(os.path.join(folder, "")) for folder in folders):
+        raise ValueError("lies outside of the dataset and is refused; list such files in a table")
+    return whole
+
+
+def _own_folders(name: str) -> list[str]:
+    """Where the files of a dataset may lie: its own folder, and where `datasets` downloads to."""
+    from datasets import config
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    own = [name, os.path.realpath(name)] if os.path.isdir(name) else []
+    caches = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, HF_HUB_CACHE)
+    return [os.path.abspath(folder) for folder in (*own, *caches)]
+
+
+def _shortened(file: str) -> str:
+    return file if len(file) <= 300 else f"{file[:300]}..."
 
 
 def _png(picture: Any) -> bytes:
@@ -99,7 +141,7 @@ def _splits(name: str, split: str | None) -> Iterator[tuple[str, Any]]:
         raise ValueError(f"no split {split!r}; there are {', '.join(map(str, loaded))}")
     for key, rows in loaded.items():
         if split in (None, key):
-            yield str(key), _undecoded(rows)
+            yield str(key), rows
 
 
 def _was_saved(folder: str) -> bool:
@@ -107,10 +149,19 @@ def _was_saved(folder: str) -> bool:
     return any(os.path.isfile(os.path.join(folder, name)) for name in names)
 
 
-def _undecoded(rows: Any) -> Any:
+def _undecoded(rows: Any, wanted: str | None) -> Any:
+    """Only the column of pictures, undecoded: to decode any, `datasets` fetches what they name."""
     import datasets
+    from datasets.features.features import require_decoding
 
-    for name, feature in (rows.features or {}).items():
-        if isinstance(feature, datasets.Image):
-            rows = rows.cast_column(name, datasets.Image(decode=False))
+    from .tables import column_of
+
+    if not rows.features:  # nothing is known, so nothing is decoded
+        return rows
+    column = column_of(list(rows.features), wanted)
+    rows = rows.select_columns([column])
+    if isinstance(rows.features[column], datasets.Image):
+        return rows.cast_column(column, datasets.Image(decode=False))
+    if require_decoding(rows.features[column]):
+        raise ValueError(f"the column {column!r} holds other things than pictures; give --column")
     return rows

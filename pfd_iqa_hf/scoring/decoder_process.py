@@ -41,7 +41,7 @@ _LENGTH = struct.Struct("<I")
 # Beside the picture itself: Python, the libraries, and views.
 _BASE_MEMORY = 1 << 30
 # Pillow holds RGB in four bytes, and transparency or a profile needs several copies at once.
-_BYTES_A_PIXEL = 24
+_BYTES_A_PIXEL = 18
 _GRACE_SECONDS = 5
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,25 @@ from pfd_iqa_hf.modeling.views import is_low_resolution
 from pfd_iqa_hf.registration import TASK
 from pfd_iqa_hf.scoring.batches import BatchScorer, PreparedPicture
 from pfd_iqa_hf.scoring.decoding import DecodingSettings, normalised_views
+from pfd_iqa_hf.scoring.records import COSTS_FIELDS
 
 __all__ = ["FolderScorer", "checkpoint_origin", "load_pipeline"]
 
 
 def load_pipeline(model: str, **options: Any) -> ImageQualityAssessmentPipeline:
-    """`transformers.pipeline` of our task, whose annotations know transformers' own tasks only."""
-    return pipeline(TASK, model=model, **options)  # type: ignore[call-overload]
+    """`transformers.pipeline` of our task, whose annotations know transformers' own tasks only.
+
+    Raises:
+        OSError, ValueError, RuntimeError: the checkpoint cannot be loaded.
+    """
+    try:
+        return pipeline(TASK, model=model, **options)  # type: ignore[call-overload]
+    except ValueError as error:
+        # Transformers tries twice and tells with whole traces; the last line of all is the reason.
+        traced = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception): (.+)$", str(error), re.MULTILINE)
+        if not traced:
+            raise
+        raise ValueError(traced[-1]) from error
 
 
 def checkpoint_origin(model: str | None) -> dict[str, str]:
@@ -52,9 +65,11 @@ class FolderScorer(BatchScorer):
         batch_size: Pictures that go through the model together; it does not change their scores.
         view_strategy: View strategy instead of the checkpoint's own.
         max_pixels: Limit on width x height instead of the checkpoint's own.
+        explain: Whether records have `costs`, what each distortion takes from the score; twice the
+            time.
 
     Raises:
-        OSError, ValueError, RuntimeError: the checkpoint cannot be loaded.
+        OSError, ValueError, RuntimeError: the checkpoint cannot be loaded, or cannot explain.
     """
 
     def __init__(
@@ -65,13 +80,21 @@ class FolderScorer(BatchScorer):
         batch_size: int = 8,
         view_strategy: str | None = None,
         max_pixels: int | None = None,
+        explain: bool = False,
     ) -> None:
         """Load the model, once."""
         folder = str(default_checkpoint()) if model is None else model
         self.pipeline = load_pipeline(folder, device=device, dtype=dtype)
         processor: Any = self.pipeline.image_processor
         limit = processor.max_pixels if max_pixels is None else max_pixels
-        super().__init__(batch_size, limit, checkpoint_origin(model))
+        extra = COSTS_FIELDS if explain else ()
+        super().__init__(batch_size, limit, checkpoint_origin(model), extra)
+        self._explain = explain
+        if explain and not self.pipeline.model.explains:
+            raise ValueError(
+                f"{folder} cannot tell what distortions cost: it has no prior discovery or no "
+                "denoiser"
+            )
         self._settings: dict[str, Any] = {"max_pixels": limit}
         if view_strategy is not None:
             self._settings["view_strategy"] = view_strategy
@@ -126,6 +149,7 @@ class FolderScorer(BatchScorer):
                 "picture": [entry["picture"] for entry in inputs],
             },
             output_quality_map=with_map,
+            output_distortion_costs=self._explain,
         )
         return [
             {key: None if value is None else value[index] for key, value in output.items()}

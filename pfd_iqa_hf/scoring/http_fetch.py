@@ -1,236 +1,36 @@
-"""Fetch one file over http(s): from public hosts, of a limited size, within a limited time."""
+"""The pipeline's way to fetch an address, with the words of the command line."""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import ipaddress
-import socket
-import threading
-import time
-import urllib.error
-import urllib.request
-from functools import partial
-from typing import Any
-
+from ..modeling.http_download import (
+    DownloadError,
+    LateDownloadError,
+    PrivateAddressError,
+    TooLargeDownloadError,
+    download,
+    is_http,
+)
 from .input_options import LARGEST_FILE, TooLargeError
 
 __all__ = ["fetch", "is_http"]
 
-_BLOCK = 1 << 16
-_PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
-
-
-def is_http(address: str) -> bool:
-    """Whether an address is one that `fetch` takes."""
-    return address.lower().startswith(("http://", "https://"))
+_REMEDIES = {
+    LateDownloadError: "raise --time-limit",
+    PrivateAddressError: "give --allow-private-addresses if it is meant",
+}
 
 
 def fetch(address: str, seconds: float, allow_private: bool, largest: int = LARGEST_FILE) -> bytes:
-    """Fetch one file over http(s).
-
-    Unless private addresses are allowed, the host and that of every redirection must lie in the
-    public network; what was looked up is what is connected to, so that a name server cannot change
-    its mind between, and proxies of the environment are not used.
-
-    Args:
-        address: Begins with `http://` or `https://`.
-        seconds: For everything together: connecting, redirections, headers, and the file.
-        allow_private: Whether any host will do.
-        largest: Most bytes of the file.
+    """Fetch one file over http(s) as `download` does.
 
     Raises:
-        TooLargeError: it has more bytes.
-        OSError: it cannot be fetched, or is refused; says why.
+        TooLargeError: it has more than `largest` bytes.
+        OSError: it cannot be fetched, or is refused; says why, and what to do.
     """
-    with _Attempt(seconds, allow_private) as attempt:
-        try:
-            data = attempt.fetched(address, largest)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            if isinstance(reason, TooLargeError):
-                raise reason from None
-            if attempt.is_late or isinstance(reason, TimeoutError):
-                raise OSError(_late(seconds)) from error
-            told = isinstance(reason, _RefusedError)
-            raise OSError(str(reason) if told else _not_fetched(error)) from error
-        if attempt.is_late:  # an end that the clock made
-            raise OSError(_late(seconds))
-        return data
-
-
-class _RefusedError(OSError):
-    """Something this package does not do, whatever the network says."""
-
-
-def _late(seconds: float) -> str:
-    return f"takes longer than {seconds:g} s; raise --time-limit"
-
-
-def _not_fetched(error: Exception) -> str:
-    detail = " ".join(str(error).split()) or type(error).__name__
-    return f"cannot be downloaded ({detail}); check the address and the network"
-
-
-class _Attempt:
-    """One fetch: its connections, and the clock that cuts them.
-
-    A timeout of a socket begins anew with each byte that comes, so it ends no slow server's answer.
-    """
-
-    def __init__(self, seconds: float, allow_private: bool) -> None:
-        self.is_late = False
-        self._seconds = seconds
-        self._deadline = time.monotonic() + seconds
-        self._allow_private = allow_private
-        self._sockets: list[socket.socket] = []
-        self._lock = threading.Lock()
-        self._clock = threading.Timer(seconds, self._cut)
-        self._clock.daemon = True
-
-    def __enter__(self) -> _Attempt:
-        self._clock.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._clock.cancel()
-        with self._lock:
-            for connected in self._sockets:
-                connected.close()
-
-    def fetched(self, address: str, largest: int) -> bytes:
-        request = urllib.request.Request(address, headers={"User-Agent": "pfd-iqa-hf"})
-        with self._opener().open(request, timeout=self._seconds) as response:
-            return _limited(response, largest)
-
-    def connect(self, place: tuple[str, int], *_: Any) -> socket.socket:
-        """Connect to a host and port, as `socket.create_connection` would; on the clock."""
-        host, port = place
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        if not self._allow_private:
-            for entry in found:
-                _refuse_private(host, str(entry[4][0]).split("%")[0])
-        failure: OSError = OSError(f"{host} has no address")
-        for entry in found:
-            left = max(self._deadline - time.monotonic(), 0.001)
-            try:
-                connected = socket.create_connection((str(entry[4][0]), port), left)
-            except OSError as error:
-                failure = error
-                continue
-            self._put_on_the_clock(connected)
-            return connected
-        raise failure
-
-    def _put_on_the_clock(self, connected: socket.socket) -> None:
-        with self._lock:
-            if self.is_late:
-                connected.close()
-                raise TimeoutError
-            # A second handle: TLS takes the first one away.
-            self._sockets.append(connected.dup())
-
-    def _cut(self) -> None:
-        with self._lock:
-            self.is_late = True
-            for connected in self._sockets:
-                with contextlib.suppress(OSError):  # the other side was quicker
-                    connected.shutdown(socket.SHUT_RDWR)
-
-    def _opener(self) -> urllib.request.OpenerDirector:
-        opener = urllib.request.OpenerDirector()
-        handlers: list[Any] = [
-            urllib.request.HTTPDefaultErrorHandler(),
-            urllib.request.HTTPErrorProcessor(),
-            _Redirects(),
-            _Http(self),
-            _Https(self),
-        ]
-        if self._allow_private:
-            handlers.append(urllib.request.ProxyHandler())
-        for handler in handlers:
-            opener.add_handler(handler)
-        return opener
-
-
-def _limited(response: Any, largest: int) -> bytes:
-    told = response.headers.get("Content-Length")
-    expected = int(told) if told is not None and told.isdigit() else None
-    if expected is not None and expected > largest:
-        raise TooLargeError(largest)
-    parts: list[bytes] = []
-    size = 0
-    while block := response.read1(_BLOCK):
-        parts.append(block)
-        size += len(block)
-        if size > largest:
-            raise TooLargeError(largest)
-    if expected is not None and size < expected:
-        raise OSError(f"only {size:,} of {expected} bytes came")
-    return b"".join(parts)
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    max_redirections = 5
-
-    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
-        """Go on without reading the redirection's own body, which may have no end."""
-        fp.close()
-        return super().http_error_302(req, fp, code, msg, headers)
-
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
-
-    def redirect_request(
-        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> Any:
-        if not is_http(newurl):
-            raise _RefusedError("is redirected to something that is no http address; refused")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, attempt: _Attempt, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._create_connection = attempt.connect
-
-
-class _SecureConnection(http.client.HTTPSConnection):
-    def __init__(self, attempt: _Attempt, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._create_connection = attempt.connect
-
-
-class _Http(urllib.request.HTTPHandler):
-    def __init__(self, attempt: _Attempt) -> None:
-        super().__init__()
-        self._connection: Any = partial(_Connection, attempt)
-
-    def http_open(self, req: Any) -> Any:
-        return self.do_open(self._connection, req)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, attempt: _Attempt) -> None:
-        super().__init__()
-        self._connection: Any = partial(_SecureConnection, attempt)
-
-    def https_open(self, req: Any) -> Any:
-        return self.do_open(self._connection, req)
-
-
-def _refuse_private(host: str, number: str) -> None:
-    if not _is_public(number):
-        raise _RefusedError(
-            f"{host} is the private address {number}, which is refused; "
-            "give --allow-private-addresses if it is meant"
-        )
-
-
-def _is_public(number: str) -> bool:
-    address = ipaddress.ip_address(number)
-    inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
-    if inner is not None:
-        address = inner
-    if address.version == 6 and address not in _PUBLIC_IPV6:  # embedded IPv4 among others
-        return False
-    return address.is_global and not address.is_multicast
+    try:
+        return download(address, seconds, allow_private, largest)
+    except TooLargeDownloadError:
+        raise TooLargeError(largest) from None
+    except DownloadError as error:
+        remedy = _REMEDIES.get(type(error), error.remedy)
+        raise OSError(f"{error.reason}; {remedy}") from error

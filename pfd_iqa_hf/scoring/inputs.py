@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from ..modeling.picture_reading import may_never_end
 from .archives import ARCHIVE_SUFFIXES, archive_pictures
 from .datasets_input import DATASETS_PREFIX, dataset_pictures
 from .find import FoundPicture, expand_path
@@ -24,6 +25,8 @@ from .video import VIDEO_SUFFIXES, video_pictures
 __all__ = ["InputOptions", "find_inputs", "is_plain"]
 
 _STDIN = "-"
+# Bytes of a line of a list: more than any system's paths, and than addresses have.
+_LONGEST_LINE = 1 << 16
 
 
 def is_plain(given: str) -> bool:
@@ -95,6 +98,8 @@ def _container(path: str, options: InputOptions) -> Iterator[FoundPicture]:
 
 def _unreadable(path: str) -> str | None:
     try:
+        if may_never_end(os.stat(path).st_mode):
+            return "is no ordinary file; save it to one first"
         with open(path, "rb"):
             return None
     except FileNotFoundError:
@@ -106,17 +111,26 @@ def _unreadable(path: str) -> str | None:
 def _listed(stdin: BinaryIO | None, options: InputOptions) -> Iterator[FoundPicture]:
     if stdin is None:
         return
+    count = 0
     for line in _lines(stdin, b"\0" if options.null else b"\n"):
+        if len(line) > _LONGEST_LINE:
+            after = f" after {count:,} others" if count else ""
+            reason = f"the list has a line of more than {_LONGEST_LINE:,} bytes{after}"
+            remedy = "it is read no further; give one path a line, or --null and NUL bytes between"
+            yield FoundPicture(_STDIN, Path("list"), f"{reason}; {remedy}")
+            return
+        count += 1
         name = line if options.null else line.rstrip(b"\r")
         if name:
             yield listed_picture(os.fsdecode(name), "", options)
 
 
 def _lines(stream: BinaryIO, end: bytes) -> Iterator[bytes]:
+    """Yield the lines of a list; the last one may be the beginning of one that is too long."""
     rest = b""
     # As it comes: a list that is still being written must not wait for a full block.
     read = getattr(stream, "read1", stream.read)
-    while block := read(1 << 16):
+    while len(rest) <= _LONGEST_LINE and (block := read(1 << 16)):
         *lines, rest = (rest + block).split(end)
         yield from lines
     yield rest

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,15 +50,15 @@ class OutputFolder:
         folder: Made if it is not there.
         kind: `parquet` or `jsonl`.
         part_size: Records in a part; one is also ended after five minutes.
-        own_scale: Whether records have `OWN_SCALE_FIELDS`.
+        extra: What records have beside `RECORD_FIELDS`.
     """
 
-    def __init__(self, folder: Path, kind: str, part_size: int, own_scale: bool = False) -> None:
+    def __init__(self, folder: Path, kind: str, part_size: int, extra: Sequence[str] = ()) -> None:
         """Remember the settings; nothing is touched before `start` or `resume`."""
         self.folder = folder
         self._kind = kind
         self._part_size = part_size
-        self._own_scale = own_scale
+        self._extra = tuple(extra)
         self._number = 0
         self._rows = 0
         self._began = 0.0
@@ -188,7 +188,7 @@ class OutputFolder:
     def _open(self) -> None:
         path = self._unfinished()
         if self._kind == "parquet":
-            self._writer = ParquetWriter(path, self._own_scale)
+            self._writer = ParquetWriter(path, self._extra)
         else:
             self._stream = open(path, "w", encoding="utf-8", errors="backslashreplace", newline="")
             self._writer = JsonLinesWriter(self._stream)

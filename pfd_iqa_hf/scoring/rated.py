@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pfd_iqa_hf.data.table import Rating, RatingTable
-from pfd_iqa_hf.modeling.cpu_linear import cpu_linear
+from pfd_iqa_hf.modeling.cpu_linear import cpu_linear, parts_of_batch
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.modeling.picture_reading import PictureError
 
@@ -37,7 +37,8 @@ class Predictions:
         score: (n,) float64, 0 to 100, higher is better.
         uncertainty: (n,) float64, standard deviation in the same points.
         level_probabilities: (n, 5) float64, in the order of `config.level_names`.
-        distortion_probabilities: (n, 12) float64, in the order of `config.distortion_names`.
+        distortion_probabilities: (n, 12) float64, in the order of `config.distortion_names`; None
+            of a model without priors.
         rows: (n,) int64, the table's row of each; increasing, with gaps where rows were skipped.
         skipped: the errors of the rows left out.
     """
@@ -45,7 +46,7 @@ class Predictions:
     score: NDArray[np.float64]
     uncertainty: NDArray[np.float64]
     level_probabilities: NDArray[np.float64]
-    distortion_probabilities: NDArray[np.float64]
+    distortion_probabilities: NDArray[np.float64] | None
     rows: NDArray[np.int64]
     skipped: tuple[PictureError, ...] = ()
 
@@ -94,7 +95,10 @@ def score_ratings(
     place = torch.device(device) if device is not None else model.device
     if device is not None:
         model.to(place)  # type: ignore[arg-type]
-    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in _OUTPUTS}
+    outputs = dict(_OUTPUTS)
+    if not model.config.prior_discovery:
+        del outputs["distortion_probabilities"]
+    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in outputs}
     rows: list[int] = []
     skipped: list[PictureError] = []
     was_training = model.training
@@ -115,10 +119,11 @@ def score_ratings(
                     for key in ("pixel_values", "low_resolution")
                 }
                 autocast = torch.autocast(place.type, dtype, enabled=dtype is not None)
-                with autocast, cpu_linear(model):
-                    output = model(**joined)
-                for name, field in _OUTPUTS.items():
-                    parts[name].append(getattr(output, field).double().cpu().numpy())
+                for views, enlarged in parts_of_batch(**joined):
+                    with autocast, cpu_linear(model):
+                        output = model(pixel_values=views, low_resolution=enlarged)
+                    for name, field in outputs.items():
+                        parts[name].append(getattr(output, field).double().cpu().numpy())
             if progress is not None:
                 progress(done, len(table))
     finally:
@@ -131,7 +136,9 @@ def score_ratings(
         "level_probabilities": np.empty((0, len(model.config.level_names))),
         "distortion_probabilities": np.empty((0, len(model.config.distortion_names))),
     }
-    arrays = {name: np.concatenate([empty[name], *values]) for name, values in parts.items()}
+    arrays: dict[str, Any] = dict.fromkeys(_OUTPUTS)
+    for name, values in parts.items():
+        arrays[name] = np.concatenate([empty[name], *values])
     return Predictions(rows=np.array(rows, np.int64), skipped=tuple(skipped), **arrays)
 
 

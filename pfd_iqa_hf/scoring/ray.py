@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from pfd_iqa_hf.scoring.find import FoundPicture
 from pfd_iqa_hf.scoring.folder import FolderScorer
-from pfd_iqa_hf.scoring.records import RECORD_FIELDS
+from pfd_iqa_hf.scoring.records import record_schema
 
 __all__ = ["RowScorer"]
 
@@ -90,18 +90,8 @@ class RowScorer:
             _picture(cell, name if isinstance(name, str) else f"row {number}")
             for number, (cell, name) in enumerate(zip(cells, names, strict=True))
         ]
-        return pa.Table.from_pylist(list(self._scorer.score(pictures)), schema=_schema())
-
-
-def _schema() -> pa.Schema:
-    """Stated, because a batch without a failure would have no type for `error`."""
-    ranked = pa.list_(pa.struct([("label", pa.string()), ("score", pa.float64())]))
-    types = {
-        **dict.fromkeys(("score", "uncertainty"), pa.float64()),
-        **dict.fromkeys(("width", "height"), pa.int32()),
-        **dict.fromkeys(("levels", "distortions"), ranked),
-    }
-    return pa.schema([(name, types.get(name, pa.string())) for name in RECORD_FIELDS])
+        # Stated, because a batch without a failure would have no type for `error`.
+        return pa.Table.from_pylist(list(self._scorer.score(pictures)), schema=record_schema())
 
 
 def _picture(cell: Any, name: str) -> FoundPicture:

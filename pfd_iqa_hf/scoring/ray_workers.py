@@ -54,6 +54,7 @@ class WorkerSettings:
         decoders: Decoding processes of each worker.
         seconds: Time limit of decoding one picture.
         with_views: Whether results have the view that a report shows.
+        explain: Whether records have `costs`.
     """
 
     model: str | None = None
@@ -65,6 +66,7 @@ class WorkerSettings:
     decoders: int = 1
     seconds: float = DEFAULT_TIME_LIMIT
     with_views: bool = False
+    explain: bool = False
 
 
 class RayWorker:
@@ -120,6 +122,7 @@ class RayWorker:
             wanted.batch_size,
             wanted.view_strategy,
             wanted.max_pixels,
+            wanted.explain,
         )
         if scorer.pipeline.device.type == "cpu":
             torch.set_num_threads(1)  # the core that Ray set apart for it

@@ -6,12 +6,13 @@ import csv
 import importlib.util
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 __all__ = [
+    "COSTS_FIELDS",
     "OWN_SCALE_FIELDS",
     "RECORD_FIELDS",
     "CsvWriter",
@@ -20,6 +21,7 @@ __all__ = [
     "ParquetWriter",
     "RecordWriter",
     "make_record",
+    "record_schema",
     "replaced_when_complete",
     "require_pyarrow",
 ]
@@ -33,6 +35,7 @@ RECORD_FIELDS = (
     "uncertainty",
     "levels",
     "distortions",
+    "unfamiliar",
     "width",
     "height",
     "error",
@@ -40,9 +43,11 @@ RECORD_FIELDS = (
     "model_sha256",
     "version",
 )
-# Only in records that a calibration was applied to, after the others.
+# Only in records that were asked to explain themselves, after the others.
+COSTS_FIELDS = ("costs",)
+# Only in records that a calibration was applied to, at their end.
 OWN_SCALE_FIELDS = ("own_score", "own_low", "own_high")
-_NESTED = ("levels", "distortions")
+_NESTED = ("levels", "distortions", *COSTS_FIELDS)
 _ROWS_IN_A_GROUP = 4096
 
 
@@ -66,6 +71,7 @@ def make_record(
     result: Mapping[str, Any] | None = None,
     size: tuple[int, int] | None = None,
     error: str | None = None,
+    extra: Sequence[str] = (),
 ) -> Record:
     """Build the record of one picture.
 
@@ -76,13 +82,15 @@ def make_record(
         result: What the pipeline returned; None when the picture failed.
         size: Width and height of the upright picture, where it could be decoded.
         error: Why it failed.
+        extra: Further keys of `result` to keep.
 
     Returns:
-        A dictionary with exactly `RECORD_FIELDS`, in that order; what is unknown is None.
+        A dictionary with exactly `RECORD_FIELDS` and `extra`, in that order; what is unknown is
+        None.
     """
     known: dict[str, Any] = {**(result or {}), **origin, "path": path, "error": error}
     known["width"], known["height"] = size or (None, None)
-    return {field: known.get(field) for field in RECORD_FIELDS}
+    return {field: known.get(field) for field in (*RECORD_FIELDS, *extra)}
 
 
 class JsonLinesWriter:
@@ -102,12 +110,12 @@ class JsonLinesWriter:
 
 
 class CsvWriter:
-    """A header and one row a record; `levels` and `distortions` are JSON text, None is empty."""
+    """A header and one row a record; lists are JSON text, None is empty."""
 
-    def __init__(self, stream: TextIO, own_scale: bool = False) -> None:
-        """Write to `stream`, opened with `newline=""`; `own_scale` adds `OWN_SCALE_FIELDS`."""
+    def __init__(self, stream: TextIO, extra: Sequence[str] = ()) -> None:
+        """Write to `stream`, opened with `newline=""`; `extra` follows `RECORD_FIELDS`."""
         self._stream = stream
-        fields = (*RECORD_FIELDS, *OWN_SCALE_FIELDS) if own_scale else RECORD_FIELDS
+        fields = (*RECORD_FIELDS, *extra)
         self._writer = csv.DictWriter(stream, fields, lineterminator="\n")
         self._writer.writeheader()
 
@@ -115,7 +123,7 @@ class CsvWriter:
         """Write one row."""
         row = dict(record)
         for field in _NESTED:
-            if row[field] is not None:
+            if row.get(field) is not None:
                 row[field] = json.dumps(row[field], ensure_ascii=False)
         self._writer.writerow(row)
         self._stream.flush()
@@ -127,8 +135,8 @@ class CsvWriter:
 class ParquetWriter:
     """A Parquet file; `levels` and `distortions` are lists of {label, score}."""
 
-    def __init__(self, path: Path, own_scale: bool = False) -> None:
-        """Create the file; `own_scale` adds `OWN_SCALE_FIELDS`.
+    def __init__(self, path: Path, extra: Sequence[str] = ()) -> None:
+        """Create the file; `extra` follows `RECORD_FIELDS`.
 
         Raises:
             MissingExtraError: pyarrow is not installed.
@@ -137,19 +145,7 @@ class ParquetWriter:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        ranked = pa.list_(pa.struct([("label", pa.string()), ("score", pa.float64())]))
-        types = {
-            "score": pa.float64(),
-            "uncertainty": pa.float64(),
-            "width": pa.int32(),
-            "height": pa.int32(),
-            "levels": ranked,
-            "distortions": ranked,
-        }
-        own = [(name, pa.float64()) for name in OWN_SCALE_FIELDS] if own_scale else []
-        self._schema = pa.schema(
-            [*((name, types.get(name, pa.string())) for name in RECORD_FIELDS), *own]
-        )
+        self._schema = record_schema(extra)
         self._table = pa.Table
         self._writer = pq.ParquetWriter(str(path), self._schema)
         self._rows: list[Record] = []
@@ -172,6 +168,23 @@ class ParquetWriter:
         """Write the last row group and the footer."""
         self._flush()
         self._writer.close()
+
+
+def record_schema(extra: Sequence[str] = ()) -> Any:
+    """The `pyarrow.Schema` of records with further fields; pyarrow must be installed."""
+    import pyarrow as pa
+
+    def pairs(number: str) -> Any:
+        return pa.list_(pa.struct([("label", pa.string()), (number, pa.float64())]))
+
+    types = {
+        **dict.fromkeys(("score", "uncertainty", *OWN_SCALE_FIELDS), pa.float64()),
+        **dict.fromkeys(("width", "height"), pa.int32()),
+        **dict.fromkeys(("levels", "distortions"), pairs("score")),
+        "unfamiliar": pa.bool_(),
+        "costs": pairs("points"),
+    }
+    return pa.schema([(name, types.get(name, pa.string())) for name in (*RECORD_FIELDS, *extra)])
 
 
 def require_pyarrow() -> None:

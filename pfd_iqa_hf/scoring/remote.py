@@ -1,10 +1,11 @@
-"""Pictures behind addresses: http(s) with limits, everything else through fsspec."""
+"""What lies behind addresses: http(s) with limits, everything else through fsspec."""
 
 from __future__ import annotations
 
+import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from .archives import ARCHIVE_SUFFIXES, archive_pictures
 from .find import FoundPicture, is_picture_name
 from .http_fetch import fetch, is_http
 from .input_options import LARGEST_FILE, InputOptions, TooLargeError
+from .video import VIDEO_SUFFIXES
 
 __all__ = [
     "address_picture",
@@ -59,23 +61,50 @@ def address_picture(address: str, options: InputOptions) -> FoundPicture:
 
 def address_pictures(address: str, options: InputOptions) -> Iterator[FoundPicture]:
     """Yield what one address means: a picture, a folder, a pattern, a table or an archive."""
-    from .tables import TABLE_SUFFIXES, table_pictures
-
     if is_http(address):
-        yield address_picture(address, options)
+        yield from _web_pictures(address, options)
         return
     try:
         for path, opened in _stored_files(address, options.recursive):
-            suffix = next((s for s in ARCHIVE_SUFFIXES if path.lower().endswith(s)), "")
-            table = os.path.splitext(path)[1].lower()
-            if suffix:
-                yield from archive_pictures(path, opened)
-            elif table in TABLE_SUFFIXES:
-                yield from table_pictures(path, table, opened, options)
-            else:
-                yield address_picture(path, options)
+            yield from _pictures(path, path, opened, options)
     except Exception as error:  # every file system has exceptions of its own
         yield FoundPicture(address, Path("address"), _told(error, address))
+
+
+def _web_pictures(address: str, options: InputOptions) -> Iterator[FoundPicture]:
+    from .tables import TABLE_SUFFIXES
+
+    picture = address_picture(address, options)
+    if picture.error is not None:
+        yield picture
+        return
+    # A query tells nothing of its kind, nor of the folder that relative paths start at.
+    path = urlsplit(address)._replace(query="", fragment="").geturl()
+    opened: Callable[[], Any] = io.BytesIO
+    if path.lower().endswith((*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES)):
+        try:  # whole: not every server gives parts
+            opened = partial(io.BytesIO, fetch(address, options.seconds, options.allow_private))
+        except OSError as error:
+            yield FoundPicture(address, picture.place, str(error))
+            return
+    yield from _pictures(address, path, opened, options)
+
+
+def _pictures(
+    address: str, path: str, opened: Callable[[], Any], options: InputOptions
+) -> Iterator[FoundPicture]:
+    from .tables import TABLE_SUFFIXES, table_pictures
+
+    ending = os.path.splitext(path)[1].lower()
+    if path.lower().endswith(ARCHIVE_SUFFIXES):
+        yield from archive_pictures(address, opened)
+    elif ending in TABLE_SUFFIXES:
+        yield from table_pictures(address, ending, opened, options, os.path.dirname(path))
+    elif ending in VIDEO_SUFFIXES:
+        reason = "is a video at an address, and videos must be local files; fetch it, name its path"
+        yield FoundPicture(address, Path("address"), reason)
+    else:
+        yield address_picture(address, options)
 
 
 def _stored_files(address: str, recursive: bool) -> Iterator[tuple[str, Any]]:

@@ -8,10 +8,12 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
+from urllib.parse import quote, urljoin
 
 from .find import FoundPicture
-from .input_options import InputOptions
+from .http_fetch import is_http
+from .input_options import LARGEST_FILE, InputOptions
 from .records import require_pyarrow
 from .remote import address_picture, is_address, may_be_listed
 
@@ -20,7 +22,11 @@ __all__ = ["TABLE_SUFFIXES", "column_of", "listed_picture", "picture_of_cell", "
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 # The first that a table has is taken where --column does not say.
 _USUAL = ("image", "path", "file", "file_name", "filename", "image_path", "image_name", "bytes")
-_ROWS_AT_ONCE = 16
+# Characters of a row of text: it can name a picture, and not hold one.
+_LONGEST_ROW = 1 << 20
+_LONGEST_PATH = 1 << 16
+# Characters of such a row that are passed over to reach the next one.
+_LONGEST_PASSED_OVER = 1 << 26
 # What readers raise over damaged tables; those of pyarrow inherit from them.
 _DAMAGES = (
     *(csv.Error, ImportError, LookupError, MemoryError, NotImplementedError),
@@ -36,22 +42,28 @@ class _BrokenRow:
 
 
 def table_pictures(
-    name: str, suffix: str, opened: Callable[[], BinaryIO], options: InputOptions
+    name: str,
+    suffix: str,
+    opened: Callable[[], BinaryIO],
+    options: InputOptions,
+    folder: str | None = None,
 ) -> Iterator[FoundPicture]:
-    """Yield the pictures of one table; relative paths in it start at its folder.
+    """Yield the pictures of one table. A row that is too long costs only itself.
 
     Args:
         name: Path or address of the table.
         suffix: One of `TABLE_SUFFIXES`.
         opened: Opens it.
         options: Which column, and whether addresses in it may be fetched.
+        folder: Path or address that relative paths in it start at; its own folder if None.
     """
+    folder = os.path.dirname(name) if folder is None else folder
     rows = _parquet_rows if suffix == ".parquet" else _text_rows
     row = -1
     try:
         with opened() as stream:
             for row, cell in enumerate(rows(stream, suffix, options.column)):
-                yield picture_of_cell(cell, name, row, os.path.dirname(name), options)
+                yield picture_of_cell(cell, name, row, folder, options)
     except _DAMAGES as error:
         detail = " ".join(str(error).split()) or type(error).__name__
         after = f" after row {row}" if row >= 0 else ""
@@ -67,6 +79,11 @@ def picture_of_cell(
         return FoundPicture(inside, _place(name), f"{cell.reason}; correct it")
     if isinstance(cell, dict):  # how datasets stores pictures
         cell = cell.get("bytes") if cell.get("bytes") is not None else cell.get("path")
+    largest = _LONGEST_PATH if isinstance(cell, str) else LARGEST_FILE
+    if isinstance(cell, (str, bytes, bytearray, memoryview)) and len(cell) > largest:
+        unit = "characters of a path" if isinstance(cell, str) else "bytes"
+        reason = f"holds {len(cell):,} {unit}, over the limit of {largest:,}; correct it"
+        return FoundPicture(inside, _place(name), reason)
     if isinstance(cell, (bytes, bytearray, memoryview)):
         data = bytes(cell)
         place = Path(_place(name).name, str(row))
@@ -90,12 +107,25 @@ def listed_picture(path: str, folder: str, options: InputOptions) -> FoundPictur
             return FoundPicture(path, Path("address"), reason)
         return address_picture(path, options)
     if is_address(folder):
+        if "::" in path:
+            reason = "leads out of the table's folder, which is refused; name it as an input"
+            return FoundPicture(path, Path("address"), reason)
+        if is_http(folder):
+            return address_picture(_on_the_same_host(folder, path), options)
         whole = path if path.startswith("/") else f"{folder}/{path}"
         return address_picture(whole, options)
     if "\0" in path:
         return FoundPicture(path, Path("picture"), "the path holds a NUL byte; check the list")
     whole = os.path.join(folder, path)
     return FoundPicture(whole, Path(os.path.basename(path) or "picture"))
+
+
+def _on_the_same_host(folder: str, path: str) -> str:
+    # What is quoted already, and a query, stay as they are.
+    quoted = quote(path, safe="/%?=&+,;:@!$'()*~", errors="surrogateescape")
+    if path.startswith("/"):
+        return urljoin(folder, f"/{quoted.lstrip('/')}")
+    return f"{folder}/{quoted}"
 
 
 def column_of(names: list[str], wanted: str | None) -> str:
@@ -111,28 +141,98 @@ def column_of(names: list[str], wanted: str | None) -> str:
     raise ValueError(f"{missing}; give --column one of {', '.join(map(str, names[:20]))}")
 
 
+class _Lines:
+    """The lines of a text, none of them long.
+
+    Attributes:
+        held: Characters of the lines that were given since it was set to 0.
+        is_cut: Whether a line was too long since it was set to False; a short one stands for it.
+    """
+
+    def __init__(self, text: TextIO) -> None:
+        self.held = 0
+        self.is_cut = False
+        self._text = text
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(_LONGEST_ROW)
+        if not line:
+            raise StopIteration
+        if len(line) == _LONGEST_ROW and not _is_whole(line):
+            self._pass_over()
+            self.is_cut = True
+            line = "?\n"
+        self.held += len(line)
+        if self.held > _LONGEST_ROW:  # lines of one row, between quotes
+            raise ValueError(f"a row has more than the limit of {_LONGEST_ROW:,} characters")
+        return line
+
+    def _pass_over(self) -> None:
+        passed = _LONGEST_ROW
+        while (rest := self._text.readline(_LONGEST_ROW)) and not _is_whole(rest):
+            passed += len(rest)
+            if passed > _LONGEST_PASSED_OVER:
+                raise ValueError(f"a row has more than {passed:,} characters; is it a table?")
+
+
+def _is_whole(line: str) -> bool:
+    return line.endswith(("\n", "\r"))
+
+
+_TOO_LONG = f"the row has more than the limit of {_LONGEST_ROW:,} characters"
+
+
 def _text_rows(stream: BinaryIO, suffix: str, wanted: str | None) -> Iterator[Any]:
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    lines = _Lines(text)
     if suffix in (".jsonl", ".ndjson"):
-        column = None
-        for line in text:
-            if not line.strip():
-                continue
-            try:
-                cells = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield _BrokenRow(f"the row is no JSON ({error})")
-                continue
-            if not isinstance(cells, dict):  # bare paths, one a line
-                yield cells
-                continue
-            column = column or column_of(list(cells), wanted)
-            yield cells.get(column)
-        return
-    reader = csv.DictReader(text, delimiter="\t" if suffix == ".tsv" else ",")
-    column = column_of(list(reader.fieldnames or []), wanted)
-    for cells in reader:
-        yield cells[column]
+        yield from _json_rows(lines, wanted)
+    else:
+        yield from _csv_rows(lines, "\t" if suffix == ".tsv" else ",", wanted)
+
+
+def _json_rows(lines: _Lines, wanted: str | None) -> Iterator[Any]:
+    column = None
+    for line in lines:
+        lines.held = 0
+        if lines.is_cut:
+            lines.is_cut = False
+            yield _BrokenRow(_TOO_LONG)
+            continue
+        if not line.strip():
+            continue
+        try:
+            cells = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield _BrokenRow(f"the row is no JSON ({error})")
+            continue
+        if not isinstance(cells, dict):  # bare paths, one a line
+            yield cells
+            continue
+        column = column or column_of(list(cells), wanted)
+        yield cells.get(column)
+
+
+def _csv_rows(lines: _Lines, delimiter: str, wanted: str | None) -> Iterator[Any]:
+    reader = csv.DictReader(lines, delimiter=delimiter)
+    names = list(reader.fieldnames or [])
+    if lines.is_cut:
+        raise ValueError(f"its first row has more than the limit of {_LONGEST_ROW:,} characters")
+    column = column_of(names, wanted)
+    while True:
+        lines.held = 0
+        lines.is_cut = False
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:  # a cell that is too long, for one; the next line is another row
+            yield _BrokenRow(f"the row is no CSV ({error})")
+            continue
+        yield _BrokenRow(_TOO_LONG) if lines.is_cut else cells[column]
 
 
 def _parquet_rows(stream: BinaryIO, _: str, wanted: str | None) -> Iterator[Any]:
@@ -142,8 +242,25 @@ def _parquet_rows(stream: BinaryIO, _: str, wanted: str | None) -> Iterator[Any]
     # By default the whole file would gather in memory.
     file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
     column = column_of(file.schema_arrow.names, wanted)
-    for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[column]):
-        yield from batch.column(0).to_pylist()
+    for number in range(file.metadata.num_row_groups):
+        _check_row_size(file.metadata.row_group(number), number, column)
+        # Row by row, in 10 microseconds: one value may stand for many rows, however large it is.
+        for batch in file.iter_batches(batch_size=1, row_groups=[number], columns=[column]):
+            yield from batch.column(0).to_pylist()
+
+
+def _check_row_size(group: Any, number: int, column: str) -> None:
+    chunks = [group.column(index) for index in range(group.num_columns)]
+    size = sum(
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if chunk.path_in_schema == column or chunk.path_in_schema.startswith(f"{column}.")
+    )
+    if size > max(group.num_rows, 1) * LARGEST_FILE:
+        raise ValueError(
+            f"row group {number} has {size:,} bytes in {group.num_rows:,} rows, over the limit of "
+            f"{LARGEST_FILE:,} a row"
+        )
 
 
 def _place(name: str) -> Path:

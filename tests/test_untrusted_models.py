@@ -1,0 +1,97 @@
+"""Checkpoints from strangers: weights in pickles are never read, and no code of theirs is run."""
+
+import ast
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModel, pipeline
+
+from pfd_iqa_cli.main import run
+from pfd_iqa_hf.hub.handler import EndpointHandler
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("modeling", "pfd_iqa_hf", "pfd_iqa_cli", "pfd_iqa_onnx", "demo", "metrics")
+
+
+class _Trap:
+    """Writes a file where it is unpickled."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> Any:
+        return Path.write_text, (self.place, "sprung")
+
+
+@pytest.fixture(params=["pickle", "torch", "beside other tensors"])
+def trapped(
+    request: pytest.FixtureRequest,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A checkpoint whose weights are a pickle that does harm; nothing may even look into it."""
+    folder = tmp_path / "trapped"
+    shutil.copytree(tiny_checkpoint, folder)
+    weights = folder / "model.safetensors"
+    trap = {"weight": _Trap(tmp_path / "sprung")}
+    if request.param == "pickle":
+        (folder / "pytorch_model.bin").write_bytes(pickle.dumps(trap))
+    else:
+        torch.save(trap, folder / "pytorch_model.bin")
+    if request.param == "beside other tensors":
+        weights.rename(folder / "other.safetensors")
+    else:
+        weights.unlink()
+
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("a pickle is read")
+
+    monkeypatch.setattr(torch, "load", loaded)
+    monkeypatch.setattr(pickle, "load", loaded)
+    return folder
+
+
+def test_pickled_weights_are_not_read(
+    trapped: Path, photograph: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build: Any = pipeline  # its overloads list transformers' own tasks only
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        AutoModel.from_pretrained(trapped)
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        build("image-quality-assessment", model=str(trapped), device="cpu")
+    Image.fromarray(photograph).save(tmp_path / "a.png")
+    assert run(["score", str(tmp_path / "a.png"), "--model", str(trapped)]) == 64
+    errors = " ".join(capsys.readouterr().err.split())
+    assert "trapped" in errors and "model.safetensors" in errors and "Traceback" not in errors
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_code_of_a_repository_is_run_only_by_the_repository_itself() -> None:
+    """`trust_remote_code` is for users to set; the endpoint's file runs what it lies beside."""
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if (isinstance(node, ast.keyword) and node.arg == "trust_remote_code")
+        or (isinstance(node, ast.Constant) and node.value == "trust_remote_code")
+    }
+    assert found == {"pfd_iqa_hf/hub/handler.py"}
+
+
+def test_the_endpoint_takes_no_repository_from_elsewhere() -> None:
+    with pytest.raises(ValueError, match="'stranger/model' is no folder"):
+        EndpointHandler("stranger/model")
+
+
+def test_the_endpoint_bounds_a_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("pfd_iqa_hf.hub.handler.pipeline", lambda *_, **__: None)
+    with pytest.raises(ValueError, match="65 pictures in one request, at most 64"):
+        EndpointHandler(str(tmp_path))({"inputs": [b""] * 65})
