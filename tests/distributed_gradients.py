@@ -42,7 +42,7 @@ def main() -> None:
     objective = StudentObjective(
         model,
         int(rows),
-        {"correlation": 0.4, "ranking": 0.1, "map": 0.1},
+        {"correlation": 0.4, "within_group": 0.3, "ranking": 0.1, "map": 0.1},
         gather=partial(accelerator.gather) if processes > 1 else None,
         process=accelerator.process_index,
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -156,3 +157,10 @@ def test_missing_kornia_names_the_install_command(
     with pytest.raises(ImportError, match=r"pip install pfd-iqa-hf\[train\]"):
         distort(photographs[0], "lens_blur", 2)
     assert distort(photographs[0], "jpeg", 2).size == (256, 256)  # Pillow is enough for the rest
+
+
+def test_a_callers_autocast_changes_nothing(photograph: np.ndarray) -> None:
+    picture = Image.fromarray(photograph)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = distort(picture, "color_diffusion", 3)
+    assert inside.tobytes() == distort(picture, "color_diffusion", 3).tobytes()

@@ -31,6 +31,23 @@ def test_correlation_is_one_minus_pearson() -> None:
     assert float(correlation_loss(torch.full((9,), 50.0), line)) == pytest.approx(1)
 
 
+def test_correlation_within_groups_does_not_see_the_groups_means() -> None:
+    generator = np.random.default_rng(3)
+    labels, scores = generator.normal(size=(2, 30))
+    groups = np.repeat([0, 4, 7], 10)
+    apart = labels + 100 * groups, scores - 50 * groups  # groups that differ the other way round
+
+    def off(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([part - part.mean() for part in np.split(values, 3)])
+
+    expected = 1 - pearsonr(off(scores), off(labels)).statistic
+    tensors = [torch.tensor(values) for values in (apart[1], apart[0], groups)]
+    assert float(correlation_loss(*tensors)) == pytest.approx(expected, abs=1e-3)
+    assert float(correlation_loss(tensors[0], tensors[1])) > 1.9
+    alone = torch.arange(30)
+    assert float(correlation_loss(tensors[0], tensors[1], alone)) == pytest.approx(1)
+
+
 def test_ranking_wants_the_milder_picture_on_top_and_more_so_the_wider_the_gap() -> None:
     zero, one = torch.zeros(1), torch.ones(1)
     right, equal, wrong = (
@@ -145,6 +162,17 @@ def test_views_and_degradations_come_from_the_generator_alone(picture_file: Path
     with Image.open(picture_file) as picture:
         views = [random_view(picture, sample_generator(5, 0, i), 56).tobytes() for i in (1, 1, 2)]
     assert views[0] == views[1] != views[2]
+
+
+def test_a_composed_triple_has_a_second_distortion_on_its_stronger_view(picture_file: Path) -> None:
+    for index in range(8):
+        plain, composed = (
+            degraded_triple(picture_file, sample_generator(5, 0, index), 56, composed_share=share)
+            for share in (0.0, 1.0)
+        )
+        assert plain.second_group is None and composed.second_group != composed.group
+        both = {composed.group, composed.second_group}
+        assert None not in both and both != {"overexposure", "underexposure"}
 
 
 def test_a_triple_is_ordered_and_its_mixture_lies_between(picture_file: Path) -> None:

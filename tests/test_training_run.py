@@ -126,6 +126,32 @@ def test_from_scratch_uses_every_loss(
     assert not any("NaN" in json.dumps(row) for row in rows)
 
 
+def test_the_method_stands_on_a_backbone_tuned_without_it(
+    table: Path, towers: dict[str, Any], tmp_path: Path
+) -> None:
+    off = {"prior_discovery": False, "prior_fusion": "none", "denoiser": "none"}
+    plain = json.dumps(json.loads(towers["config_overrides"]) | off | {"noise_alignment": "none"})
+    first, second = tmp_path / "first", tmp_path / "second"
+    train(tiny_arguments(table, first, **{**towers, "config_overrides": plain}))
+    assert "teacher" not in {row["stage"] for row in read_log(first / "log.jsonl")}
+    assert not (first / "checkpoints" / "teacher.safetensors").exists(), "nothing would use it"
+
+    options = {**towers, "vision_model": str(first), "freeze_layers": 12, "eval_steps": 1}
+    train(tiny_arguments(table, second, **options, teacher_freeze_layers=0))
+    tuned = PfdIqaForImageQualityAssessment.from_pretrained(first).vision_model.state_dict()
+    model = PfdIqaForImageQualityAssessment.from_pretrained(second)
+    assert model.config.denoiser != "none"
+    for name, tensor in model.vision_model.state_dict().items():
+        torch.testing.assert_close(tensor, tuned[name], atol=0, rtol=0)
+    teacher = second / "checkpoints" / "teacher.safetensors"
+    learnt = load_file(teacher)
+    query = next(name for name in learnt if "layer.0" in name and name.endswith("q_proj.weight"))
+    assert not torch.equal(learnt[query], tuned[query.removeprefix("vision_model.")])
+
+    again = train(tiny_arguments(table, tmp_path / "third", **options, teacher=str(teacher)))
+    assert "teacher" not in {row["stage"] for row in read_log(again / "log.jsonl")}
+
+
 def test_the_bank_gives_what_the_teacher_gives(towers: dict[str, Any], tmp_path: Path) -> None:
     from pfd_iqa_hf.training.objectives import TeacherBank
     from pfd_iqa_hf.training.teacher import Teacher

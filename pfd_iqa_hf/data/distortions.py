@@ -14,7 +14,9 @@ Reference: Lin, Hosu, Saupe, "KADID-10k: A Large-scale Artificially Distorted IQ
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +71,10 @@ def distort(image: Image.Image, type: str, level: int, seed: int = 0) -> Image.I
     distortion = _DISTORTIONS[type]
     # The level is not part of the seed: levels of one picture must differ in strength alone.
     generator = np.random.default_rng([seed, DISTORTION_TYPES.index(type)])
-    return distortion.apply(image.convert("RGB"), distortion.strengths[level - 1], generator)
+    # A caller's autocast would compute in bfloat16. What needs torch imports it by itself.
+    torch = sys.modules.get("torch")
+    with torch.autocast("cpu", enabled=False) if torch else nullcontext():
+        return distortion.apply(image.convert("RGB"), distortion.strengths[level - 1], generator)
 
 
 _Strengths = tuple[float, float, float, float, float]

@@ -68,7 +68,8 @@ class TrainArguments:
     vision_model: str | None = _option("backbone of --from-scratch, folder or Hub id")
     text_model: str | None = _option("text tower of --from-scratch, folder or Hub id")
     teacher: str | None = _option(
-        "teacher.safetensors of an earlier run: fine-tune --model with every loss of the method"
+        "teacher.safetensors of an earlier run: fine-tune --model with every loss of the method, "
+        "or train --from-scratch without a stage of its own for the teacher"
     )
     config_overrides: str | None = _option(
         "JSON of PfdIqaConfig fields; with --model the weights of losses and the masks' only"
@@ -95,10 +96,29 @@ class TrainArguments:
     gradient_checkpointing: bool = _option("less memory, more time", False)
     seed: int = _option("of every random number of the run", 0)
     correlation_weight: float = _option("weight of 1 - PLCC of a batch", 0.4)
+    within_group_weight: float = _option(
+        "weight of 1 - PLCC of a batch after each subset's mean is taken off", 0.0
+    )
     ranking_weight: float = _option("weight of the ranking of degraded views", 0.1)
     map_weight: float = _option("weight of L_map", 0.1)
+    counterfactual_weight: float = _option(
+        "weight of: a degraded view without its distortion in the condition scores as before", 0.0
+    )
+    clean_share: float = _option(
+        "share of the triples whose milder view is untouched, at least", 0.0
+    )
     triples_per_batch: int | None = _option(
         "degraded triples (milder, stronger, mixture) a batch; default: 2 from scratch, else 0"
+    )
+    chain_share: float = _option("share of the triples that are degraded by chains of steps", 0.0)
+    meaningless_share: float = _option(
+        "share of the triples whose stronger view is noise, one colour or stripes", 0.0
+    )
+    composed_share: float = _option(
+        "share of the other triples whose stronger view has a second degradation on top", 0.0
+    )
+    pseudo_score_weight: float = _option(
+        "weight of scores known by construction: of chains and of meaningless views", 0.0
     )
     pristine_score: float = _option("photographs from this score on may be degraded", 75.0)
     pristine_group: str | None = _option("subset whose photographs may be degraded")
@@ -106,6 +126,9 @@ class TrainArguments:
     teacher_steps: int = _option("steps of the teacher's stage", 220)
     teacher_learning_rate: float = _option("of the teacher's new layers", 1e-3)
     teacher_backbone_learning_rate: float = _option("of the teacher's last layer", 1e-4)
+    teacher_freeze_layers: int | None = _option(
+        "first layers of the teacher's backbone that stay as they are; default: --freeze-layers"
+    )
     teacher_rated: int = _option("rated views of a teacher's batch and process", 14)
     teacher_triples: int = _option("degraded triples of a teacher's batch and process", 6)
     fixed_views: int = _option("views a picture whose teacher output is kept; 0: all live", 0)
@@ -141,8 +164,6 @@ class TrainArguments:
             )
         if self.from_scratch and self.model:
             raise UsageError("--from-scratch starts from no --model; remove one of them")
-        if self.from_scratch and self.teacher:
-            raise UsageError("--from-scratch trains its own teacher; leave --teacher out")
         if self.push_to_hub:
             self._check_repository()
         if self.fixed_views and not (self.from_scratch or self.teacher):
@@ -228,13 +249,21 @@ _AT_LEAST = {
     "triples_per_batch": 0,
     "fixed_views": 0,
     "freeze_layers": 0,
+    "teacher_freeze_layers": 0,
     "lr_warmup_steps": 0,
     "dataloader_num_workers": 0,
     "split_index": 0,
     "weight_decay": 0,
     "correlation_weight": 0,
+    "within_group_weight": 0,
     "ranking_weight": 0,
     "map_weight": 0,
+    "counterfactual_weight": 0,
+    "clean_share": 0,
+    "chain_share": 0,
+    "meaningless_share": 0,
+    "composed_share": 0,
+    "pseudo_score_weight": 0,
     "seed": 0,
 }
 _MASKING = ("mask_ratio", "unmasked_share", "fusion_masking")

@@ -139,6 +139,10 @@ class RecipeBatches(Dataset):
         fixed_views: Views a picture that come back in every epoch; 0 makes new ones each time.
         size: Side of a view in pixels.
         skip_bad: Take the next picture of the order for one that cannot be read, and tell.
+        clean_share: Share of the triples whose milder view is certainly untouched.
+        chain_share: Share of the triples that are degraded by chains.
+        meaningless_share: Share of the triples whose stronger view is no picture at all.
+        composed_share: Share of the others whose stronger view has a second type on top.
     """
 
     def __init__(
@@ -156,6 +160,10 @@ class RecipeBatches(Dataset):
         fixed_views: int = 0,
         size: int = 224,
         skip_bad: bool = False,
+        clean_share: float = 0.0,
+        chain_share: float = 0.0,
+        meaningless_share: float = 0.0,
+        composed_share: float = 0.0,
     ) -> None:
         self.data = data
         self.steps = steps
@@ -163,12 +171,19 @@ class RecipeBatches(Dataset):
         self.triples = triples
         self.seed = seed
         self.distortion_names = list(distortion_names)
+        self.groups = sorted({rating.group for rating in data.train}, key=str)
         self.draws = draws
         self.first = first
         self.process = process
         self.fixed_views = fixed_views
         self.size = size
         self.skip_bad = skip_bad
+        self.degraded_shares = {
+            "clean_share": clean_share,
+            "chain_share": chain_share,
+            "meaningless_share": meaningless_share,
+            "composed_share": composed_share,
+        }
         if triples and not data.pristine:
             raise ValueError("degraded triples need pristine photographs, and there are none")
 
@@ -221,7 +236,9 @@ class RecipeBatches(Dataset):
             "labels": torch.tensor([row["label"] for row in rows]),
             "known_distortion": torch.stack([row["known"] for row in rows]),
             "level": torch.tensor([row["level"] for row in rows]),
+            "group": torch.tensor([row.get("group", -1) for row in rows]),
             "view_key": torch.tensor([row["key"] for row in rows]),
+            "pseudo_score": torch.tensor([row.get("pseudo_score", torch.nan) for row in rows]),
             "mask": torch.stack(masks) if masks else torch.zeros(0, 1, 1),
             "gap": torch.tensor(gaps, dtype=torch.float32),
         }
@@ -248,6 +265,7 @@ class RecipeBatches(Dataset):
         return {
             "view": normalise(random_view(picture, generator, self.size)),
             "label": rating.mos,
+            "group": self.groups.index(rating.group),
             "known": torch.full((len(self.distortion_names),), torch.nan),
             "level": -1,
             "key": key,
@@ -260,7 +278,9 @@ class RecipeBatches(Dataset):
         row, epoch, place = self._pick(len(self.data.pristine), number, _PRISTINE, shift)
         rating = self.data.pristine[row]
         generator = sample_generator(self.seed, epoch, place, purpose=3)
-        triple = degraded_triple(rating.image, generator, self.size)
+        triple = degraded_triple(
+            rating.image, generator, self.size, score=rating.mos, **self.degraded_shares
+        )
         place += 1_000_000  # apart from the rated samples
         rows = []
         for j, (view, level) in enumerate(
@@ -270,24 +290,33 @@ class RecipeBatches(Dataset):
                 (triple.mixed, triple.strong_level),
             )
         ):
+            second = triple.second_group if j else None
             rows.append(
                 {
                     "view": normalise(view),
                     "label": float("nan"),
-                    "known": self._known_distortion(triple.group, level),
+                    "known": self._known_distortion((triple.group, second), level),
                     "level": level if j < 2 else -1,
+                    "pseudo_score": triple.scores[j] if j < 2 else float("nan"),
                     "key": -1,
                     "draw": (epoch, 3 * place + j),
                 }
             )
         return triple, rows
 
-    def _known_distortion(self, group: str, level: int) -> torch.Tensor:
-        """The true distortion as a soft label: the mildest level is half invisible."""
+    def _known_distortion(self, groups: Sequence[str | None], level: int) -> torch.Tensor:
+        """The true distortions as a soft label: the mildest level is half invisible.
+
+        NaN after a chain: what of its steps can still be seen, nobody knows.
+        """
+        named = [group for group in groups if group is not None]
+        if not named and level:
+            return torch.full((len(self.distortion_names),), torch.nan)
         sure = (0.0, 0.6, 0.85, 0.95, 0.95, 0.95)[level]
         label = torch.full((len(self.distortion_names),), 0.02 / len(self.distortion_names))
         label[0] += 0.98 * (1 - sure)
-        label[self.distortion_names.index(group)] += 0.98 * sure
+        for group in named:
+            label[self.distortion_names.index(group)] += 0.98 * sure / len(named)
         return label
 
 

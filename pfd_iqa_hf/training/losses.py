@@ -5,22 +5,43 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-__all__ = ["composition_loss", "correlation_loss", "ranking_loss"]
+__all__ = [
+    "composition_loss",
+    "correlation_loss",
+    "counterfactual_loss",
+    "known_score_loss",
+    "ranking_loss",
+]
 
 
-def correlation_loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def correlation_loss(
+    scores: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor | None = None
+) -> torch.Tensor:
     """1 − PLCC of a batch.
 
     Args:
         scores: Predictions, (B,).
         labels: Opinion scores, (B,).
+        groups: Number of each row's subset, (B,); the means of the subsets then do not count.
 
     Returns:
         A scalar from 0 (perfect) to 2; 1 for constants.
     """
-    scores, labels = scores.float() - scores.float().mean(), labels.float() - labels.float().mean()
+    scores, labels = scores.float(), labels.float()
+    if groups is None:
+        scores, labels = scores - scores.mean(), labels - labels.mean()
+    else:
+        scores, labels = _off_the_means(scores, groups), _off_the_means(labels, groups)
     norm = (scores.square().sum() * labels.square().sum()).clamp(min=1e-12).sqrt()
     return 1 - (scores * labels).sum() / norm
+
+
+def _off_the_means(values: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """Each group's mean taken off its values, (B,)."""
+    _, place = groups.unique(return_inverse=True)
+    sums = values.new_zeros(len(values)).index_add(0, place, values)
+    counts = values.new_zeros(len(values)).index_add(0, place, torch.ones_like(values))
+    return values - (sums / counts.clamp(min=1))[place]
 
 
 def ranking_loss(
@@ -52,3 +73,35 @@ def composition_loss(
     share = F.adaptive_avg_pool2d(mask[:, None].float(), (rows, columns))[:, 0]  # (B, h, w)
     target = (share * strong + (1 - share) * mild).detach()
     return (mixed - target).square().mean()
+
+
+def counterfactual_loss(
+    without_own: torch.Tensor, clean: torch.Tensor, without_other: torch.Tensor, own: torch.Tensor
+) -> torch.Tensor:
+    """Taking a distortion out of the condition undoes it, and taking out another does nothing.
+
+    Args:
+        without_own: Logits of degraded views whose distortion is taken out, (B,).
+        clean: Logits of the same views before they were degraded, (B,).
+        without_other: Logits of the degraded views with another distortion taken out, (B,).
+        own: Logits of the degraded views, (B,).
+    """
+    undone = F.smooth_l1_loss(without_own.sigmoid(), clean.sigmoid().detach(), beta=0.1)
+    untouched = F.smooth_l1_loss(without_other.sigmoid(), own.sigmoid().detach(), beta=0.1)
+    return undone + untouched
+
+
+def known_score_loss(logits: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Smooth L1 distance of scores from those that a construction gives.
+
+    Args:
+        logits: Logits of views, (R,).
+        scores: Their scores from 0 to 1, (R,); NaN where nobody knows.
+
+    Returns:
+        A scalar; 0 without known scores.
+    """
+    known = scores.isfinite()
+    if not known.any():
+        return logits.sum() * 0.0
+    return F.smooth_l1_loss(logits[known].float().sigmoid(), scores[known].float(), beta=0.1)

@@ -9,10 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from pfd_iqa_hf.modeling.counterfactuals import view_logits_without
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
-from pfd_iqa_hf.training.losses import composition_loss, correlation_loss, ranking_loss
+from pfd_iqa_hf.modeling.outputs import PfdIqaFeatures
+from pfd_iqa_hf.training.losses import (
+    composition_loss,
+    correlation_loss,
+    counterfactual_loss,
+    known_score_loss,
+    ranking_loss,
+)
 from pfd_iqa_hf.training.teacher import Teacher, soft_levels
 
 __all__ = ["StudentObjective", "TeacherBank", "TeacherObjective", "freeze_unreached"]
@@ -59,7 +68,8 @@ class StudentObjective(nn.Module):
     Args:
         model: What is trained.
         rated: Rows with an opinion score, which come first in a batch.
-        weights: Of "correlation", "ranking" and "map".
+        weights: Of "correlation", "within_group" (the same within subsets), "ranking", "map",
+            "counterfactual" and "pseudo_score"; those that are missing are 0.
         gather: Joins a tensor over all processes along its first dimension.
         process: Number of this process.
     """
@@ -97,18 +107,33 @@ class StudentObjective(nn.Module):
                 known.isfinite(), known, targets["teacher_distortion_probabilities"].float()
             )
         triples = len(batch["gap"]) > 0
+        # Untouched views beside degraded ones, of which the only distortion is known.
+        known = batch["known_distortion"][self.rated + 1 :: 3].amax(-1) > 0.5
+        untouched = ((batch["level"][self.rated :: 3] == 0) & known).nonzero()[:, 0]
+        counterfactual = self.weights.get("counterfactual", 0.0) if len(untouched) else 0.0
         output = self.model(
-            batch["pixel_values"], labels=batch["labels"], output_quality_map=triples, **inputs
+            batch["pixel_values"],
+            labels=batch["labels"],
+            output_quality_map=triples,
+            output_features=bool(counterfactual),
+            **inputs,
         )
         parts = dict(output.loss_parts)
         loss = output.loss
-        if self.weights["correlation"]:
-            scores, labels, worlds = self._over_all_processes(
-                output.logits[: self.rated], batch["labels"][: self.rated]
+        correlations = {
+            name: self.weights.get(name, 0.0) for name in ("correlation", "within_group")
+        }
+        if any(correlations.values()):
+            scores, labels, groups, worlds = self._over_all_processes(
+                output.logits[: self.rated],
+                batch["labels"][: self.rated],
+                batch["group"][: self.rated],
             )
-            parts["correlation"] = correlation_loss(scores, labels)
-            # The processes' gradients are averaged, and each holds its own rows' share alone.
-            loss = loss + self.weights["correlation"] * worlds * parts["correlation"]
+            for name, weight in correlations.items():
+                within = groups if name == "within_group" else None
+                parts[name] = correlation_loss(scores, labels, within)
+                # The processes' gradients are averaged, and each holds its own rows' share alone.
+                loss = loss + weight * worlds * parts[name]
         if triples:
             triple = output.view_logits[self.rated :, 0].unflatten(0, (-1, 3))
             mild, strong, _ = triple.unbind(1)
@@ -117,17 +142,54 @@ class StudentObjective(nn.Module):
             parts["map"] = composition_loss(maps[:, 0], maps[:, 1], maps[:, 2], batch["mask"])
             loss = loss + self.weights["ranking"] * parts["ranking"]
             loss = loss + self.weights["map"] * parts["map"]
+            if self.weights.get("pseudo_score"):
+                parts["pseudo_score"] = known_score_loss(
+                    output.view_logits[:, 0], batch["pseudo_score"] / 100
+                )
+                loss = loss + self.weights["pseudo_score"] * parts["pseudo_score"]
+        if counterfactual:
+            rows = self.rated + 3 * untouched
+            parts["counterfactual"] = self._counterfactual(output, batch, rows)
+            loss = loss + counterfactual * parts["counterfactual"]
         return loss, parts
 
+    def _counterfactual(
+        self, output: Any, batch: dict[str, torch.Tensor], clean: torch.Tensor
+    ) -> torch.Tensor:
+        """The loss over pairs of views: rows `clean` and, one further, their degraded copies."""
+        rows = clean + 1
+        features = PfdIqaFeatures(
+            aligned=output.features.aligned[rows],
+            distortion_logits=output.features.distortion_logits[rows],
+            quality_logits=output.features.quality_logits[rows],
+            class_token=output.features.class_token[rows],
+        )
+        known = batch["known_distortion"][rows]
+        count = known.shape[-1]
+        own = F.one_hot(known.argmax(-1), count).bool()
+        rest = output.features.distortion_logits[rows].detach().masked_fill(own, -torch.inf)
+        rest[:, 0] = -torch.inf  # `none`
+        other = F.one_hot(rest.argmax(-1), count).bool()
+        height, width = batch["pixel_values"].shape[-2:]
+        patch = self.model.pfd_iqa.patch_size
+        grid = (height // patch[0], width // patch[1])
+        logits = output.view_logits[:, 0]
+        return counterfactual_loss(
+            view_logits_without(self.model, features, grid, own),
+            logits[clean],
+            view_logits_without(self.model, features, grid, other),
+            logits[rows],
+        )
+
     def _over_all_processes(
-        self, scores: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Scores of every process, with a gradient to this one's; labels; number of processes."""
+        self, scores: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+        """Scores of every process, with a gradient to this one's, and all else; their number."""
         if self._gather is None:
-            return scores, labels, 1
+            return scores, labels, groups, 1
         everyone = list(self._gather(scores.detach()).split(len(scores)))
         everyone[self._process] = scores
-        return torch.cat(everyone), self._gather(labels), len(everyone)
+        return torch.cat(everyone), self._gather(labels), self._gather(groups), len(everyone)
 
 
 class TeacherBank:

@@ -93,10 +93,10 @@ def train(arguments: TrainArguments) -> Path:
         accelerator.init_trackers("tensorboard", config={})
         log = RunLog(log.path, echo=partial(to_tracker, accelerator))
     teacher = None
-    if arguments.from_scratch:
-        teacher = _train_teacher(arguments, accelerator, data, model, checkpoints, log)
-    elif arguments.teacher:
+    if arguments.teacher:
         teacher = load_teacher(arguments.teacher, model).to(accelerator.device)
+    elif arguments.from_scratch and (model.pfd_iqa.has_priors or model.pfd_iqa.has_denoiser):
+        teacher = _train_teacher(arguments, accelerator, data, model, checkpoints, log)
     best = _train_student(arguments, accelerator, data, model, teacher, checkpoints, log)
     if accelerator.is_main_process:
         finish(arguments, data, model, best, output, accelerator, log)
@@ -125,7 +125,8 @@ def _train_teacher(
             "the teacher learns from degraded photographs and there are none to degrade; lower "
             "--pristine-score"
         )
-    freeze_lower_layers(teacher.vision_model, arguments.freeze_layers)
+    frozen = arguments.teacher_freeze_layers
+    freeze_lower_layers(teacher.vision_model, arguments.freeze_layers if frozen is None else frozen)
     steps = arguments.teacher_steps
     if arguments.max_train_steps is not None:
         steps = min(steps, arguments.max_train_steps)
@@ -215,14 +216,21 @@ def _train_student(
         process=(accelerator.process_index, processes),
         fixed_views=arguments.fixed_views,
         skip_bad=arguments.skip_bad,
+        clean_share=arguments.clean_share,
+        chain_share=arguments.chain_share,
+        meaningless_share=arguments.meaningless_share,
+        composed_share=arguments.composed_share,
     )
     objective = StudentObjective(
         model,
         arguments.per_device_train_batch_size,
         {
             "correlation": arguments.correlation_weight,
+            "within_group": arguments.within_group_weight,
             "ranking": arguments.ranking_weight,
             "map": arguments.map_weight,
+            "counterfactual": arguments.counterfactual_weight,
+            "pseudo_score": arguments.pseudo_score_weight,
         },
         gather=accelerator.gather if processes > 1 else None,
         process=accelerator.process_index,

@@ -25,6 +25,7 @@ from pfd_iqa_hf.modeling.configuration_pfd_iqa import PfdIqaConfig
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.training.arguments import TrainArguments, UsageError
 from pfd_iqa_hf.training.checkpoints import read_json, write_text
+from pfd_iqa_hf.training.familiarity import forget_familiarity
 from pfd_iqa_hf.training.run_data import RunData
 
 __all__ = [
@@ -102,6 +103,7 @@ def start_model(arguments: TrainArguments) -> PfdIqaForImageQualityAssessment:
             return model
         source = arguments.model or str(default_checkpoint())
         model = PfdIqaForImageQualityAssessment.from_pretrained(source, dtype=torch.float32)
+        forget_familiarity(model)
         for name, value in arguments.overrides.items():
             setattr(model.config, name, value)
         model.config.validate_architecture()

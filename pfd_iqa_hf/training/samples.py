@@ -13,13 +13,16 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
+from pfd_iqa_hf.data.chains import degrade_by_chain
 from pfd_iqa_hf.data.distortions import DISTORTION_GROUP, DISTORTION_TYPES, distort
+from pfd_iqa_hf.data.pseudo_scores import meaningless_picture, pseudo_score
 from pfd_iqa_hf.modeling.picture_reading import open_picture
 
 __all__ = ["DegradedTriple", "degraded_triple", "method_draws", "random_view", "sample_generator"]
 
 _WHOLE_SHARE = 0.2  # of the views show the whole picture, the rest are crops
 _SCALES = (0.8, 1.25)
+_MEANINGLESS = 3.0  # points of noise, one colour, stripes
 
 
 def sample_generator(seed: int, epoch: int, index: int, purpose: int = 0) -> np.random.Generator:
@@ -69,18 +72,22 @@ class DegradedTriple:
         strong: The same view at the higher level, RGB.
         mixed: `strong` where `mask` is 1, `mild` where it is 0, RGB.
         mask: Feathered mask, (size, size), 0 to 1.
-        group: Prompt group of the degradation.
+        group: Prompt group of the degradation; None where several came one after the other.
         mild_level: 0 (untouched) to 4.
         strong_level: Up to 5, above `mild_level`.
+        scores: What `mild` and `strong` may be worth, 0 to 100; NaN where nobody knows.
+        second_group: Group of another degradation on top, which `strong` has and `mild` has not.
     """
 
     mild: Image.Image
     strong: Image.Image
     mixed: Image.Image
     mask: np.ndarray
-    group: str
+    group: str | None
     mild_level: int
     strong_level: int
+    scores: tuple[float, float] = (float("nan"), float("nan"))
+    second_group: str | None = None
 
 
 def _blob_mask(generator: np.random.Generator, size: int) -> np.ndarray:
@@ -93,40 +100,104 @@ def _blob_mask(generator: np.random.Generator, size: int) -> np.ndarray:
     return np.asarray(hard.filter(ImageFilter.GaussianBlur(3))).astype(np.float32) / 255
 
 
-def degraded_triple(path: Path, generator: np.random.Generator, size: int = 224) -> DegradedTriple:
+def degraded_triple(
+    path: Path,
+    generator: np.random.Generator,
+    size: int = 224,
+    clean_share: float = 0.0,
+    chain_share: float = 0.0,
+    meaningless_share: float = 0.0,
+    composed_share: float = 0.0,
+    score: float = float("nan"),
+) -> DegradedTriple:
     """Degrade a pristine photograph twice and mix both.
 
     Args:
         path: A photograph without visible faults.
         generator: Source of type, levels, view and mask.
         size: Side of the views in pixels.
+        clean_share: Share of the triples whose milder view is certainly untouched; others may be.
+        chain_share: Share of the triples that are degraded by chains instead of one type.
+        meaningless_share: Share of the triples whose stronger view is no picture at all.
+        composed_share: Share of the others whose stronger view has a second type on top.
+        score: What people gave the photograph, 0 to 100; NaN leaves the triple without scores.
     """
     picture = open_picture(path)
     # One type a group first, then within it: thirteen of the 25 types are colour, noise or spatial.
     groups = sorted(set(DISTORTION_GROUP.values()))
-    group = groups[generator.integers(len(groups))]
+    group: str | None = groups[generator.integers(len(groups))]
     types = [name for name in DISTORTION_TYPES if DISTORTION_GROUP[name] == group]
     name = types[generator.integers(len(types))]
     mild_level = int(generator.integers(0, 5))
+    if clean_share and generator.random() < clean_share:
+        mild_level = 0
     strong_level = int(generator.integers(mild_level + 1, 6))
     seed = int(generator.integers(2**31))
     view_seed = int(generator.integers(2**31))
+    chained = bool(chain_share) and generator.random() < chain_share
+    meaningless = bool(meaningless_share) and generator.random() < meaningless_share
+    composed = bool(composed_share) and not chained and generator.random() < composed_share
+    other = _another_type(group, generator) if composed else None
+
+    def degraded(image: Image.Image, level: int) -> Image.Image:
+        if not level:
+            return image
+        return (
+            degrade_by_chain(image, level, seed) if chained else distort(image, name, level, seed)
+        )
+
+    def doubled(image: Image.Image, level: int) -> Image.Image:
+        once = degraded(image, level)
+        return distort(once, other, level, seed) if other and level == strong_level else once
+
+    if meaningless:
+        view = random_view(picture, generator, size)
+        nothing = meaningless_picture(generator, size)
+        return _triple((view, nothing), generator, None, (0, 5), (score, _MEANINGLESS))
     views = []
     # The view first (crops, cheap) or the picture first (it is then scaled down, as in the test).
     view_first = generator.random() < 0.75
     for level in (mild_level, strong_level):
         draw = np.random.default_rng(view_seed)  # the same view of both
         if view_first:
-            view = random_view(picture, draw, size)
-            views.append(distort(view, name, level, seed) if level else view)
+            views.append(doubled(random_view(picture, draw, size), level))
         else:
-            degraded = distort(picture, name, level, seed) if level else picture
-            views.append(random_view(degraded, draw, size))
-    mask = _blob_mask(generator, size)
+            views.append(random_view(doubled(picture, level), draw, size))
+    scores = (float("nan"), float("nan"))
+    if chained and np.isfinite(score):
+        clean = random_view(picture, np.random.default_rng(view_seed), size)
+        mild, strong = (pseudo_score(score, clean, view) for view in views)
+        scores = (mild, min(mild, strong))
+    group = None if chained else group
+    levels = (mild_level, strong_level)
+    triple = _triple((views[0], views[1]), generator, group, levels, scores)
+    triple.second_group = DISTORTION_GROUP[other] if other else None
+    return triple
+
+
+def _another_type(group: str | None, generator: np.random.Generator) -> str:
+    """A type of another group, and not one that undoes it."""
+    undone = {"overexposure", "underexposure"}
+    types = [
+        name
+        for name in DISTORTION_TYPES
+        if DISTORTION_GROUP[name] != group and not {DISTORTION_GROUP[name], group} <= undone
+    ]
+    return types[generator.integers(len(types))]
+
+
+def _triple(
+    views: tuple[Image.Image, Image.Image],
+    generator: np.random.Generator,
+    group: str | None,
+    levels: tuple[int, int],
+    scores: tuple[float, float],
+) -> DegradedTriple:
     mild, strong = views
+    mask = _blob_mask(generator, mild.width)
     alpha = Image.fromarray((mask * 255).astype(np.uint8))
     mixed = Image.composite(strong, mild, alpha)
-    return DegradedTriple(mild, strong, mixed, mask, group, mild_level, strong_level)
+    return DegradedTriple(mild, strong, mixed, mask, group, *levels, scores)
 
 
 def method_draws(

@@ -1,0 +1,176 @@
+"""Teach a finished checkpoint to tell pictures that are unlike its training photographs.
+
+The distance of a picture's backbone feature from those of the training photographs is fitted, and a
+threshold that held-back photographs seldom pass; scores stay as they are::
+
+    python -m pfd_iqa_hf.training.familiarity --model run --dataset BIQ2021 --data-dir BIQ2021 \
+        --config pfd_iqa_hf/training/recipes/default.yaml --output-dir finished
+
+Training and validation pictures are those of a run with the same `--config`, so that the threshold
+is chosen on pictures that taught the model nothing. A backbone that is trained further needs it
+anew: `pfd-iqa train` and `average_backbones` leave it out of what they write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pfd_iqa_hf.data.table import Rating
+from pfd_iqa_hf.modeling.familiarity import Familiarity, familiarity_feature
+from pfd_iqa_hf.modeling.image_processing_pfd_iqa import PfdIqaImageProcessor
+from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
+from pfd_iqa_hf.modeling.picture_reading import open_picture
+from pfd_iqa_hf.training.arguments import parse_arguments
+from pfd_iqa_hf.training.export import export
+from pfd_iqa_hf.training.run_data import load_run_data
+
+__all__ = ["fit_familiarity", "forget_familiarity", "main"]
+
+_DIRECTIONS = 64
+_BATCH = 8
+# Photographs of other cameras lie farther than held-back ones of the same data set.
+_MARGIN = 1.1
+
+
+@torch.no_grad()
+def fit_familiarity(
+    model: PfdIqaForImageQualityAssessment,
+    processor: PfdIqaImageProcessor,
+    ratings: Sequence[Rating],
+    held_back: Sequence[Rating],
+    *,
+    directions: int = _DIRECTIONS,
+    level: int | None = None,
+    false_alarms: float = 0.01,
+    max_pictures: int = 3000,
+    margin: float = _MARGIN,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Fit the distance on training pictures and its threshold on others; scores do not change.
+
+    Args:
+        model: The trained model; its configuration and its buffers are changed.
+        processor: Cuts the views that it will be used with.
+        ratings: Training pictures.
+        held_back: Photographs that trained nothing, for the threshold.
+        directions: Principal directions to keep.
+        level: Backbone layer whose class token is compared; None is the one at two thirds.
+        false_alarms: Share of `held_back` that may pass the threshold.
+        max_pictures: Of more training pictures so many are drawn.
+        margin: The threshold is so many times the distance that this share passes: photographs
+            from elsewhere lie farther than those of the data set.
+        seed: Draws the training pictures.
+
+    Returns:
+        `pictures` and `held_back` (numbers of pictures), `threshold`, and `median`, the middle
+        distance of the held-back pictures.
+
+    Raises:
+        ValueError: too few pictures, or a share that is none.
+        PictureError: a picture cannot be read.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin must be positive, got {margin}")
+    if not 0 < false_alarms < 1:
+        raise ValueError(f"false_alarms must lie between 0 and 1, got {false_alarms}")
+    if not held_back:
+        raise ValueError("the threshold needs held-back pictures: raise --validation-share")
+    order = np.random.default_rng(seed).permutation(len(ratings))[:max_pictures]
+    chosen = [ratings[place] for place in sorted(order)]
+    vision: Any = model.vision_model
+    layers = int(vision.config.num_hidden_layers)
+    before = model.config.to_dict()
+    model.config.familiarity_directions = directions
+    model.config.familiarity_level = -(-2 * layers // 3) if level is None else level
+    try:
+        model.config.validate_architecture()
+        features = _features(model, processor, chosen)
+        fitted = Familiarity(features.shape[-1], directions).to(model.device)
+        fitted.fit(features)
+    except BaseException:
+        for name in ("familiarity_directions", "familiarity_level"):
+            setattr(model.config, name, before[name])
+        raise
+    model.familiarity = fitted
+    distances = fitted(_features(model, processor, held_back)).sort().values
+    # The share of equal photographs to come that pass the n-th of N is (N + 1 − n)/(N + 1).
+    place = min(math.ceil((len(distances) + 1) * (1 - false_alarms)), len(distances))
+    threshold = round(margin * float(distances[place - 1]), 4)
+    model.config.familiarity_threshold = threshold
+    return {
+        "pictures": len(chosen),
+        "held_back": len(held_back),
+        "threshold": threshold,
+        "median": round(float(distances.median()), 4),
+    }
+
+
+def forget_familiarity(model: PfdIqaForImageQualityAssessment) -> None:
+    """Take out what was fitted: it belongs to another backbone than the model will have."""
+    model.familiarity = None
+    model.config.familiarity_directions = 0
+    model.config.familiarity_threshold = 0.0
+
+
+def _features(
+    model: PfdIqaForImageQualityAssessment,
+    processor: PfdIqaImageProcessor,
+    ratings: Sequence[Rating],
+) -> torch.Tensor:
+    """One row a picture, (P, D)."""
+    model.eval()
+    rows = []
+    for start in range(0, len(ratings), _BATCH):
+        pictures = [open_picture(rating.image) for rating in ratings[start : start + _BATCH]]
+        views = processor(images=pictures, return_tensors="pt")["pixel_values"].to(model.device)
+        tokens = model.pfd_iqa(views.flatten(0, 1)).familiarity_token
+        rows.append(familiarity_feature(tokens.unflatten(0, views.shape[:2])))
+    return torch.cat(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m pfd_iqa_hf.training.familiarity --model FOLDER … --output-dir FOLDER`."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n", 1)[0],
+        epilog="All options of `pfd-iqa train` that concern data and its split are taken as well.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", required=True, help="folder of the finished checkpoint")
+    parser.add_argument("--output-dir", type=Path, required=True, help="where it is written to")
+    parser.add_argument("--max-pictures", type=int, default=3000, help="training pictures to fit")
+    parser.add_argument("--directions", type=int, default=_DIRECTIONS)
+    parser.add_argument("--level", type=int, help="backbone layer; default: at two thirds")
+    parser.add_argument("--false-alarms", type=float, default=0.01, help="share of photographs")
+    parser.add_argument("--margin", type=float, default=_MARGIN, help="factor of the threshold")
+    options, rest = parser.parse_known_args(arguments)
+    # A recipe that starts from scratch wants to know the towers; nothing is loaded from them.
+    unread = ["--vision-model", "-", "--text-model", "-", "--output-dir", str(options.output_dir)]
+    data = load_run_data(parse_arguments([*unread, *rest]))
+    model = PfdIqaForImageQualityAssessment.from_pretrained(options.model, dtype=torch.float32)
+    result = fit_familiarity(
+        model.eval(),
+        PfdIqaImageProcessor.from_pretrained(options.model),
+        data.recipe.train,
+        data.recipe.validation,
+        directions=options.directions,
+        level=options.level,
+        false_alarms=options.false_alarms,
+        max_pictures=options.max_pictures,
+        margin=options.margin,
+    )
+    export(model, options.output_dir)
+    print(
+        f"fitted on {result['pictures']} photographs; {result['held_back']} others lie at "
+        f"{result['median']:.2f} (median), the threshold is {result['threshold']:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
