@@ -20,7 +20,8 @@ def load_pair(
     """Load both towers.
 
     Args:
-        vision: Folder or Hub id of the backbone; of a CLIP or SigLIP pair the image half.
+        vision: Folder or Hub id of the backbone; of a CLIP or SigLIP pair the image half, of a
+            PFD-IQA checkpoint its backbone.
         text: Folder or Hub id of the text tower; of a pair the text half.
         config: Fields of `PfdIqaConfig` that differ from the defaults.
         **kwargs: Passed to every `from_pretrained`, e.g. `revision`.
@@ -30,6 +31,8 @@ def load_pair(
     """
     vision_type = AutoConfig.from_pretrained(vision, **kwargs).model_type
     backbone = _VISION_HALVES.get(vision_type, AutoModel).from_pretrained(vision, **kwargs)
+    if vision_type == "pfd_iqa":
+        backbone = backbone.vision_model
     tower, tokenizer, pooling = load_text_tower(text, **kwargs)
     fields: dict[str, Any] = dict(config)
     fields.setdefault("text_pooling", pooling)

@@ -41,6 +41,8 @@ _NOT_NEGATIVE = (
     "reconstruction_loss_weight",
     "alignment_loss_weight",
     "deviation_loss_weight",
+    "familiarity_directions",
+    "familiarity_threshold",
     "uncertainty_view_weight",
     "uncertainty_spread_weight",
 )
@@ -118,6 +120,10 @@ class PfdIqaConfig(PreTrainedConfig):
         uncertainty_view_weight: a of (16), weight of the mean view variance.
         uncertainty_spread_weight: b of (16), weight of the variance between views.
         interval_factors: Conformal factors q of (16) by nominal coverage, e.g. `{"0.8": 1.28}`.
+        familiarity_directions: Principal directions of the training photographs that the model
+            knows, to tell pictures that are unlike them; 0 if it does not tell.
+        familiarity_level: Backbone layer (1 is the first) whose class token they belong to.
+        familiarity_threshold: Distance beyond which a picture is unfamiliar.
         kl_loss_weight: Weight of (4), pseudo-labels.
         diffusion_loss_weight: Weight of (11), denoising of teacher features.
         feature_loss_weight: Weight of (13), refined student against teacher.
@@ -203,6 +209,9 @@ class PfdIqaConfig(PreTrainedConfig):
     uncertainty_view_weight: int | float = 1.0
     uncertainty_spread_weight: int | float = 1.0
     interval_factors: dict[str, int | float] | None = None
+    familiarity_directions: int = 0
+    familiarity_level: int = 8
+    familiarity_threshold: int | float = 0.0
 
     kl_loss_weight: int | float = 0.2
     diffusion_loss_weight: int | float = 0.3
@@ -313,6 +322,18 @@ class PfdIqaConfig(PreTrainedConfig):
             "feature_levels",
             "ascending, without repetition",
         )
+        width = int(getattr(self.vision_config, "hidden_size", 0))
+        if self.familiarity_directions:
+            require(
+                self.familiarity_directions < width,
+                "familiarity_directions",
+                f"below the backbone's width ({width})",
+            )
+            require(
+                1 <= self.familiarity_level <= layers,
+                "familiarity_level",
+                f"a layer from 1 to {layers} of the backbone",
+            )
         borders = list(self.level_borders)
         low, high = self.score_range if len(self.score_range) == 2 else (0.0, -1.0)
         require(low < high, "score_range", "two numbers, the lower one first")

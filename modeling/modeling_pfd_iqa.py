@@ -27,6 +27,8 @@ from transformers.utils import can_return_tuple
 
 from .checkpoint_pair import load_pair
 from .configuration_pfd_iqa import PfdIqaConfig
+from .counterfactuals import distortion_costs
+from .familiarity import Familiarity, familiarity_feature
 from .feature_unet import FeatureUNet, noise_from_velocity
 from .model_losses import method_losses, opinion_losses
 from .noise_alignment import NoiseAlignment, PriorFusion
@@ -298,6 +300,9 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
         elif wanted:
             output.hidden_states = vision.hidden_states
         output.attentions = getattr(vision, "attentions", None)
+        if self.config.familiarity_directions:
+            state = vision.hidden_states[self.config.familiarity_level]
+            output.familiarity_token = _class_token(state, grid[0] * grid[1])
 
         if self.has_priors:
             masks = (None, None) if token_mask is None else token_mask.unbind(1)
@@ -373,12 +378,22 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
             config.head_num_attention_heads,
             self.pfd_iqa.vision_model.config.hidden_size if config.head_class_query else None,
         )
+        self.familiarity: Familiarity | None = None
+        if config.familiarity_directions:
+            vision_config: Any = config.vision_config
+            self.familiarity = Familiarity(vision_config.hidden_size, config.familiarity_directions)
+            self._keep_in_fp32_modules_strict = [*self._keep_in_fp32_modules_strict, "^familiarity"]
         self.post_init()
 
     @property
     def vision_model(self) -> nn.Module:
         """The bare backbone."""
         return self.pfd_iqa.vision_model
+
+    @property
+    def explains(self) -> bool:
+        """Whether it can tell what each distortion costs."""
+        return self.pfd_iqa.has_priors and self.pfd_iqa.has_denoiser
 
     def get_input_embeddings(self) -> nn.Module:
         """The backbone's patch embedding."""
@@ -453,6 +468,7 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
         low_resolution: torch.Tensor | None = None,
         output_quality_map: bool = False,
         output_features: bool = False,
+        output_distortion_costs: bool = False,
         **kwargs: Any,
     ) -> PfdIqaOutput:
         """Score pictures.
@@ -463,6 +479,8 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
             low_resolution: True where the picture had to be enlarged, (B,); widens the deviation.
             output_quality_map: Return `quality_map` and `token_values`.
             output_features: Return the intermediate features.
+            output_distortion_costs: Return `distortion_costs`: denoising and head run once more for
+                each distortion. None where the model has no priors or no denoiser.
             **kwargs: Training inputs of `PfdIqaModel.forward` for the R = B·V views in order,
                 `num_inference_steps`, `bypass`, and the backbone's own arguments.
 
@@ -514,9 +532,16 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
                 output.distortion_probabilities = probabilities.unflatten(
                     0, (pictures, views)
                 ).mean(dim=1)
+            if self.familiarity is not None and features.familiarity_token is not None:
+                tokens = features.familiarity_token.unflatten(0, (pictures, views))
+                output.familiarity_distance = self.familiarity(familiarity_feature(tokens.detach()))
+            height, width = pixel_values.shape[-2:]
+            grid = (height // self.pfd_iqa.patch_size[0], width // self.pfd_iqa.patch_size[1])
+            if output_distortion_costs and self.explains:
+                output.distortion_costs = distortion_costs(
+                    self, features, grid, score, kwargs.get("num_inference_steps")
+                )
             if output_quality_map:
-                height, width = pixel_values.shape[-2:]
-                grid = (height // self.pfd_iqa.patch_size[0], width // self.pfd_iqa.patch_size[1])
                 values = judged.token_values.unflatten(1, grid).unflatten(0, (pictures, views))
                 output.token_values = values  # (B, V, h, w)
                 output.quality_map = low + (high - low) * (values + self.head.bias).sigmoid()

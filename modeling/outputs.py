@@ -39,6 +39,7 @@ class PfdIqaFeatures(ModelOutput):
         alignment_weight: γ, (R,).
         modulation: Scale and shift of the prior fusion, (R, N, 2·D).
         class_token: Raw class token of the backbone, or the token mean without one, (R, D).
+        familiarity_token: Raw class token of `familiarity_level`, (R, D); only where there is one.
         losses: Method losses by name, scalars; only with teacher targets.
         hidden_states: Backbone's hidden states, on request.
         attentions: Backbone's attention weights, on request.
@@ -56,6 +57,7 @@ class PfdIqaFeatures(ModelOutput):
     alignment_weight: torch.Tensor | None = None
     modulation: torch.Tensor | None = None
     class_token: torch.Tensor | None = None
+    familiarity_token: torch.Tensor | None = None
     losses: dict[str, torch.Tensor] | None = None
     hidden_states: tuple[torch.Tensor | None, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
@@ -71,6 +73,9 @@ class PfdIqaOutput(ModelOutput):
         uncertainty: Calibrated standard deviation σ in score points, (B,).
         level_probabilities: Mass of each quality band, worst first, (B, 5).
         distortion_probabilities: p̂^d, mean over the views, (B, K_d).
+        distortion_costs: Points gained without each distortion, (B, K_d); on request.
+        familiarity_distance: Distance from the training photographs, see `Familiarity`, (B,); only
+            of a model that was fitted to tell it.
         quality_map: What each token alone would score, 0 to 100, (B, V, h, w); on request.
         view_logits: z of each view before the sigmoid, (B, V).
         view_deviations: σ_v of each view in score points, (B, V).
@@ -86,6 +91,8 @@ class PfdIqaOutput(ModelOutput):
     uncertainty: torch.Tensor | None = None
     level_probabilities: torch.Tensor | None = None
     distortion_probabilities: torch.Tensor | None = None
+    distortion_costs: torch.Tensor | None = None
+    familiarity_distance: torch.Tensor | None = None
     quality_map: torch.Tensor | None = None
     view_logits: torch.Tensor | None = None
     view_deviations: torch.Tensor | None = None

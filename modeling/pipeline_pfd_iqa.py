@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import bisect
 import math
-import urllib.error
-import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import Pipeline
 
-from .cpu_linear import cpu_linear
+from .cpu_linear import cpu_linear, parts_of_batch
+from .http_download import DownloadError, download, is_http
 from .views import PictureError, assemble_map, picture_name, view_boxes
 
 __all__ = ["ImageQualityAssessmentPipeline"]
 
-_DOWNLOAD_TIMEOUT = 30.0
+_DOWNLOAD_SECONDS = 60.0
+_ALWAYS = ("score", "uncertainty", "levels", "distortions")
+_OUTPUTS = {
+    "score": "logits",
+    "uncertainty": "uncertainty",
+    "levels": "level_probabilities",
+    "distortions": "distortion_probabilities",
+    "quality_map": "quality_map",
+    "costs": "distortion_costs",
+    "familiarity": "familiarity_distance",
+}
 
 
 class ImageQualityAssessmentPipeline(Pipeline):
@@ -31,14 +41,22 @@ class ImageQualityAssessmentPipeline(Pipeline):
     - `uncertainty`: standard deviation in score points;
     - `levels`, `distortions`: lists of `{"label", "score"}`, the most probable first;
     - `low_resolution`: `True`, only where the picture had to be upscaled to fill a view;
-    - `quality_map`: float32 (height, width) over the upright picture in score points, on request.
+    - `unfamiliar`: `True`, only where the picture is unlike the photographs that the model was
+      trained on (a drawing, a screenshot, noise), and only of a model that can tell;
+    - `quality_map`: float32 (height, width) over the upright picture in score points, on request;
+    - `costs`: a list of `{"label", "points"}`, what each distortion takes from the score, dearest
+      first, on request: the score with that distortion out of the text condition, minus the score.
 
     Parameters, of the constructor or of a call:
         quality_map: Whether to add the map.
+        explain: Whether to add the costs; twice the time.
         num_inference_steps: Denoising steps instead of the model's own number.
         view_strategy: View strategy instead of the image processor's own.
         max_pixels: Limit on width x height instead of the image processor's own.
-        timeout: Seconds to wait for an address.
+        timeout: Seconds that the download of an address may take in all (60); 256 MB are its limit.
+        allow_private_addresses: Whether an address, or where it is redirected to, may lie in a
+            private network or on this machine. Only then are proxies of the environment used: what
+            a proxy connects to cannot be checked.
 
     Raises:
         PictureError: a picture cannot be read, or the model gave it a score that is no number; the
@@ -62,17 +80,24 @@ class ImageQualityAssessmentPipeline(Pipeline):
     def _sanitize_parameters(  # type: ignore[override]
         self,
         quality_map: bool | None = None,
+        explain: bool | None = None,
         num_inference_steps: int | None = None,
         view_strategy: str | None = None,
         max_pixels: int | None = None,
         timeout: float | None = None,
+        allow_private_addresses: bool | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         preprocess = {
             "view_strategy": view_strategy,
             "max_pixels": max_pixels,
             "timeout": timeout,
+            "allow_private_addresses": allow_private_addresses,
         }
-        forward = {"output_quality_map": quality_map, "num_inference_steps": num_inference_steps}
+        forward = {
+            "output_quality_map": quality_map,
+            "output_distortion_costs": explain,
+            "num_inference_steps": num_inference_steps,
+        }
         return (
             {key: value for key, value in preprocess.items() if value is not None},
             {key: value for key, value in forward.items() if value is not None},
@@ -84,15 +109,16 @@ class ImageQualityAssessmentPipeline(Pipeline):
         input_: Any,
         view_strategy: str | None = None,
         max_pixels: int | None = None,
-        timeout: float = _DOWNLOAD_TIMEOUT,
+        timeout: float = _DOWNLOAD_SECONDS,
+        allow_private_addresses: bool = False,
     ) -> dict[str, Any]:
         """Read one picture and cut its views; keeps what the result needs to know about it."""
         processor: Any = self.image_processor
         strategy = processor.view_strategy if view_strategy is None else view_strategy
         limit = processor.max_pixels if max_pixels is None else max_pixels
         source, name = input_, picture_name(input_)
-        if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
-            source = _download(source, timeout)
+        if isinstance(source, str) and is_http(source):
+            source = _downloaded(source, timeout, allow_private_addresses)
         try:
             # Only the processor knows tensors; it reads them like arrays.
             picture = processor.process_image(source, max_pixels=limit)
@@ -108,18 +134,14 @@ class ImageQualityAssessmentPipeline(Pipeline):
     def _forward(  # type: ignore[override]
         self, input_tensors: dict[str, Any], **parameters: Any
     ) -> dict[str, Any]:
+        batch = input_tensors["pixel_values"], input_tensors["low_resolution"]
         with cpu_linear(self.model):
-            output = self.model(
-                pixel_values=input_tensors["pixel_values"],
-                low_resolution=input_tensors["low_resolution"],
-                **parameters,
-            )
+            outputs = [
+                self.model(pixel_values=views, low_resolution=enlarged, **parameters)
+                for views, enlarged in parts_of_batch(*batch)
+            ]
         return {
-            "score": output.logits,
-            "uncertainty": output.uncertainty,
-            "levels": output.level_probabilities,
-            "distortions": output.distortion_probabilities,
-            "quality_map": output.quality_map,
+            **{key: _joined(outputs, field) for key, field in _OUTPUTS.items()},
             "low_resolution": input_tensors["low_resolution"],
             "picture": input_tensors["picture"],
         }
@@ -130,7 +152,8 @@ class ImageQualityAssessmentPipeline(Pipeline):
         facts = model_outputs["picture"]
         numbers = {
             key: model_outputs[key].detach().float().cpu().reshape(-1).tolist()
-            for key in ("score", "uncertainty", "levels", "distortions")
+            for key in ("score", "uncertainty", "levels", "distortions", "costs", "familiarity")
+            if model_outputs.get(key) is not None or key in _ALWAYS
         }
         for key, values in numbers.items():
             if not all(math.isfinite(value) for value in values):
@@ -149,6 +172,14 @@ class ImageQualityAssessmentPipeline(Pipeline):
         }
         if bool(model_outputs["low_resolution"].reshape(-1)[0]):
             result["low_resolution"] = True
+        if "familiarity" in numbers and numbers["familiarity"][0] > config.familiarity_threshold:
+            result["unfamiliar"] = True
+        if "costs" in numbers:
+            named = zip(config.distortion_names[1:], numbers["costs"][1:], strict=True)
+            result["costs"] = [
+                {"label": name, "points": cost}
+                for name, cost in sorted(named, key=lambda pair: -pair[1])
+            ]
         if model_outputs["quality_map"] is not None:
             result["quality_map"] = self._whole_map(model_outputs["quality_map"], facts)
         return result
@@ -176,14 +207,14 @@ def _ranked(names: list[str], probabilities: list[float]) -> list[dict[str, Any]
     ]
 
 
-def _download(address: str, timeout: float) -> bytes:
-    request = urllib.request.Request(address, headers={"User-Agent": "pfd-iqa-hf"})
+def _joined(outputs: Sequence[Any], field: str) -> Any:
+    """One field of several outputs; None where there is none."""
+    parts = [getattr(output, field) for output in outputs]
+    return parts[0] if len(parts) == 1 or parts[0] is None else torch.cat(parts)
+
+
+def _downloaded(address: str, seconds: float, allow_private: bool) -> bytes:
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            return response.read()
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise PictureError(
-            address,
-            f"cannot be downloaded ({error})",
-            "check the address and the network, or pass a local file",
-        ) from error
+        return download(address, seconds, allow_private)
+    except DownloadError as error:
+        raise PictureError(address, error.reason, error.remedy) from error

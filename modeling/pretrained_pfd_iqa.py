@@ -51,6 +51,8 @@ class PfdIqaPreTrainedModel(PreTrainedModel):
     ) -> Any:
         """Like transformers' own, but a checkpoint that does not fit is an error.
 
+        Only safetensors are read; transformers alone would go on to pickled weights.
+
         Args:
             *args: Folder or Hub id, as usual.
             ignore_missing_weights: Accept missing, unexpected and mismatched tensors; missing ones
@@ -62,6 +64,7 @@ class PfdIqaPreTrainedModel(PreTrainedModel):
         """
         wanted = kwargs.pop("output_loading_info", False)
         accept_shapes = kwargs.pop("ignore_mismatched_sizes", False)
+        kwargs.setdefault("use_safetensors", True)
         kwargs["ignore_mismatched_sizes"] = True  # collected below, with the other faults
         loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model, info = loaded

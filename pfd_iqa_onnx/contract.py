@@ -7,11 +7,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-__all__ = ["INPUTS", "METADATA_KEY", "OUTPUTS", "QUALITY_MAP", "Contract", "ModelFileError"]
+__all__ = [
+    "FAMILIARITY",
+    "INPUTS",
+    "METADATA_KEY",
+    "OUTPUTS",
+    "QUALITY_MAP",
+    "Contract",
+    "ModelFileError",
+]
 
 METADATA_KEY = "pfd_iqa"
 INPUTS = ("pixel_values", "low_resolution")
 OUTPUTS = ("score", "uncertainty", "levels", "distortions")
+# Outputs that only some files have.
+FAMILIARITY = "familiarity_distance"
 QUALITY_MAP = "quality_map"
 _FORMAT = 1
 _REMEDY = "write one with `pfd-iqa export onnx`"
@@ -48,6 +58,8 @@ class Contract:
         model: Name of the checkpoint it was made from.
         model_sha256: First 12 digits of the SHA-256 of that checkpoint's weights.
         version: Version of pfd-iqa-hf that wrote the file.
+        familiarity_threshold: `familiarity_distance` beyond which a picture is unlike the training
+            photographs; None without that output, as in files of earlier versions.
     """
 
     precision: str
@@ -68,6 +80,7 @@ class Contract:
     model: str
     model_sha256: str
     version: str
+    familiarity_threshold: float | None = None
 
     def to_json(self) -> str:
         """The text for `METADATA_KEY`."""
@@ -91,6 +104,7 @@ class Contract:
                     f"is of format {kind}, this version reads {_FORMAT}",
                     "install the pfd-iqa-hf that wrote it, or export the model again",
                 )
+            values.setdefault("familiarity_threshold", None)
             return cls(**{field.name: values[field.name] for field in fields(cls)})
         except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ModelFileError(

@@ -11,7 +11,14 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from pfd_iqa_onnx.contract import INPUTS, OUTPUTS, QUALITY_MAP, Contract, ModelFileError
+from pfd_iqa_onnx.contract import (
+    FAMILIARITY,
+    INPUTS,
+    OUTPUTS,
+    QUALITY_MAP,
+    Contract,
+    ModelFileError,
+)
 from pfd_iqa_onnx.shared import (
     VIEW_STRATEGIES,
     BatchScorer,
@@ -171,6 +178,9 @@ class OnnxScorer(BatchScorer):
         }
         if inputs["low_resolution"]:
             result["low_resolution"] = True
+        threshold = contract.familiarity_threshold
+        if threshold is not None and FAMILIARITY in output and output[FAMILIARITY] > threshold:
+            result["unfamiliar"] = True
         if QUALITY_MAP in output:
             boxes = view_boxes(*size, self.view_strategy, contract.view_size, contract.short_side)
             across, down = map_size
@@ -204,7 +214,8 @@ def _open_session(
     contract = Contract.from_metadata(session.get_modelmeta().custom_metadata_map, file)
     inputs = {entry.name for entry in session.get_inputs()}
     outputs = {entry.name for entry in session.get_outputs()}
-    if inputs != set(INPUTS) or not set(OUTPUTS) <= outputs <= {*OUTPUTS, QUALITY_MAP}:
+    known = {*OUTPUTS, FAMILIARITY, QUALITY_MAP}
+    if inputs != set(INPUTS) or not set(OUTPUTS) <= outputs <= known:
         raise ModelFileError(file, "its inputs and outputs are not those of a PFD-IQA model")
     return session, contract
 

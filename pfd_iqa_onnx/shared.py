@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pfd_iqa_hf.scoring.batches import BatchScorer, PreparedPicture
     from pfd_iqa_hf.scoring.find import FoundPicture, find_pictures
     from pfd_iqa_hf.scoring.records import (
+        COSTS_FIELDS,
+        OWN_SCALE_FIELDS,
         CsvWriter,
         JsonLinesWriter,
         MissingExtraError,
@@ -38,6 +40,8 @@ else:
     from pfd_iqa_onnx.scoring.batches import BatchScorer, PreparedPicture
     from pfd_iqa_onnx.scoring.find import FoundPicture, find_pictures
     from pfd_iqa_onnx.scoring.records import (
+        COSTS_FIELDS,
+        OWN_SCALE_FIELDS,
         CsvWriter,
         JsonLinesWriter,
         MissingExtraError,
@@ -48,6 +52,8 @@ else:
     )
 
 __all__ = [
+    "COSTS_FIELDS",
+    "OWN_SCALE_FIELDS",
     "VIEW_STRATEGIES",
     "BatchScorer",
     "Calibration",

@@ -92,6 +92,59 @@ def test_what_it_cannot_do_stays_with_torch(monkeypatch: pytest.MonkeyPatch) -> 
     assert seen == []
 
 
+def _attentions(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """Shapes of the attentions that are computed as two products."""
+    seen: list[torch.Size] = []
+    attention = module._attention
+
+    def noted(*args: Any) -> torch.Tensor:
+        seen.append(args[0].shape)
+        return attention(*args)
+
+    monkeypatch.setattr(module, "_attention", noted)
+    return seen
+
+
+@needs_onednn
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_attention_in_bfloat16_is_that_of_torch(
+    scale: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = _attentions(monkeypatch)
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 9, 3, 8).bfloat16().transpose(1, 2) for _ in range(3))
+    with torch.no_grad(), OneDnnLinear():
+        found = nn.functional.scaled_dot_product_attention(query, key, value, scale=scale)
+    exact = nn.functional.scaled_dot_product_attention(
+        query.double(), key.double(), value.double(), scale=scale
+    )
+    assert seen == [query.shape] and found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), exact, atol=0.02, rtol=0.02)
+
+
+@needs_onednn
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"is_causal": True},
+        {"attn_mask": torch.ones(9, 9, dtype=torch.bool).tril()},
+        {"dropout_p": 0.5},
+        {"dtype": torch.float32},
+        {"gradients": True},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_other_attention_stays_with_torch(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = _attentions(monkeypatch)
+    dtype = options.pop("dtype", torch.bfloat16)
+    values = torch.randn(2, 3, 9, 8, dtype=dtype)
+    with torch.set_grad_enabled(options.pop("gradients", False)), OneDnnLinear():
+        nn.functional.scaled_dot_product_attention(values, values, values, **options)
+    assert seen == []
+
+
 @needs_onednn
 def test_a_pipeline_scores_the_same_through_it(
     tiny_checkpoint: Path, photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch

@@ -84,7 +84,9 @@ class Page:
         return list(self.browser.execute_script(script))
 
     def upload(self, place: int, *paths: Path) -> None:
-        self.all("input[type=file]")[place].send_keys("\n".join(str(path) for path in paths))
+        # A tab's inputs appear one after the other: the one meant may not stand there yet.
+        inputs = wait(lambda: found if len(found := self.all("input[type=file]")) > place else None)
+        inputs[place].send_keys("\n".join(str(path) for path in paths))
 
     def tab(self, place: int) -> None:
         inputs = len(self.all("input[type=file]"))

@@ -69,7 +69,12 @@ def test_one_failure_in_a_batch_harms_nobody_else() -> None:
 
 
 async def _answer(
-    limits: Limits, parts: list[bytes], headers: dict[str, str], path: str, pause: float = 0.0
+    limits: Limits,
+    parts: list[bytes],
+    headers: dict[str, str],
+    path: str,
+    pause: float = 0.0,
+    cache: Path | None = None,
 ) -> tuple[int, bytes]:
     """What a client hears from an application that reads its whole body and says how long it is."""
     waiting = list(parts)
@@ -97,7 +102,7 @@ async def _answer(
         "path": path,
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }
-    await BodyLimit(application, limits)(scope, receive, send)
+    await BodyLimit(application, limits, cache)(scope, receive, send)
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     return sent[0]["status"], sent[1]["body"]
 
@@ -123,6 +128,20 @@ def test_a_body_that_is_too_large_is_refused(
     limits = Limits(max_file_bytes=1_000_000)
     answer, body = asyncio.run(_answer(limits, parts, headers, path))
     assert answer == status and told in body.decode()
+
+
+def test_a_full_cache_takes_no_more(tmp_path: Path) -> None:
+    (tmp_path / "digest").mkdir()
+    (tmp_path / "digest" / "a.jpg").write_bytes(bytes(700))
+    limits = Limits(max_cache_bytes=1000)
+
+    def sent(length: int, path: str = "/gradio_api/upload") -> tuple[int, bytes]:
+        parts, headers = [bytes(length)], {"content-length": str(length)}
+        return asyncio.run(_answer(limits, parts, headers, path, cache=tmp_path))
+
+    assert sent(300) == (200, b"300") and sent(301, "/gradio_api/queue/join")[0] == 200
+    status, body = sent(301)
+    assert status == 507 and "try again in 5 minutes" in body.decode()
 
 
 def test_a_body_that_never_ends_is_refused() -> None:

@@ -395,7 +395,7 @@ def test_no_server_at_all_is_told(
     assert not told.value.refused
 
 
-@pytest.mark.parametrize("room", ["64k", "512k", "700k"])
+@pytest.mark.parametrize("room", ["64k", "512k", "668k", "684k", "700k"])
 def test_a_full_disk_is_told_and_nothing_is_left(
     here: HubServer,
     command: list[str],

@@ -4,6 +4,7 @@ import functools
 import http.server
 import json
 import pickle
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,49 @@ def test_every_kind_of_input(tiny_pipeline: Any, files: list[Path]) -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/{path.name}"
         inputs = [str(path), path, path.read_bytes(), Image.open(path), pixels, tensor, address]
-        scores = [tiny_pipeline(entry)["score"] for entry in inputs]
+        private = {"allow_private_addresses": True}
+        scores = [tiny_pipeline(entry, **private)["score"] for entry in inputs]
         with pytest.raises(PictureError, match="nothing.png: cannot be downloaded"):
-            tiny_pipeline(address.replace(path.name, "nothing.png"))
+            tiny_pipeline(address.replace(path.name, "nothing.png"), **private)
+        with pytest.raises(PictureError, match="private address .* pass allow_private_addresses"):
+            tiny_pipeline(address)
         server.shutdown()
     np.testing.assert_allclose(scores, scores[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"what?\r\n\r\n", "cannot be downloaded"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 900000000\r\n\r\n",
+            "more than the limit of 268,435,4",
+        ),
+        (b"HTTP/1.1 302 Away\r\nLocation: ftp://127.0.0.1/x.png\r\n\r\n", "redirected"),
+        (b"", "takes longer than 0.5 s; raise timeout"),
+    ],
+    ids=["no http", "large", "ftp", "silent"],
+)
+def test_what_servers_answer_is_an_error_of_the_picture(
+    answer: bytes, reason: str, tiny_pipeline: Any
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(4096)
+                client.sendall(answer)
+                over.wait(30 if not answer else 0)
+
+        over = threading.Event()
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/x.png"
+        options = {"allow_private_addresses": True, "timeout": 20 if answer else 0.5}
+        with pytest.raises(PictureError, match=reason) as told:
+            tiny_pipeline(address, **options)
+        over.set()
+    assert told.value.source == address and told.value.remedy
 
 
 def test_lists_generators_and_datasets(tiny_pipeline: Any, files: list[Path]) -> None:

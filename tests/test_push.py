@@ -61,8 +61,8 @@ for name, inputs in {
     "Pillow": Image.open(picture),
 }.items():
     scores[f"handler {name}"] = json.loads(json.dumps(handler({"inputs": inputs})))["score"]
-several = handler({"inputs": [text, text], "parameters": {"quality_map": True}})
-assert len(json.loads(json.dumps(several))) == 2
+several = handler({"inputs": [text, text], "parameters": {"quality_map": True, "explain": True}})
+assert len(json.loads(json.dumps(several))) == 2 and len(several[0]["costs"]) == 11
 import io
 grid = Image.open(io.BytesIO(base64.b64decode(several[0]["quality_map"])))
 assert grid.size == Image.open(picture).size and grid.mode == "L"

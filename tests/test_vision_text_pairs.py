@@ -128,3 +128,17 @@ def test_prompts_that_do_not_fit_leave_the_model_as_it_was(folders: dict[str, Pa
     assert model.config.level_names == ["bad", "poor", "fair", "good", "excellent"]
     assert model.config.level_template == "a photo with {} quality"
     assert torch.equal(model.pfd_iqa.quality_prompts, before)
+
+
+def test_the_backbone_of_a_trained_model_serves_again(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    first = _build(folders, "dinov2", "bert")
+    first.save_pretrained(tmp_path)
+    second = PfdIqaForImageQualityAssessment.from_vision_text_pretrained(
+        str(tmp_path), str(folders["bert"]), config=FIELDS
+    )
+    assert second.config.vision_config.to_dict() == first.config.vision_config.to_dict()
+    ours = second.vision_model.state_dict()
+    for name, tensor in first.vision_model.state_dict().items():
+        assert torch.equal(tensor, ours[name]), name

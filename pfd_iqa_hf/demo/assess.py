@@ -39,11 +39,14 @@ class Assessment:
         preview: The upright picture, at most 1024 pixels long.
         quality_map: (height, width) in score points, at most 320 long; None unless it was asked
             for.
+        costs: What each distortion takes from the score, dearest first, as the pipeline tells it;
+            with the map, and None of a model that cannot tell.
     """
 
     record: Record
     preview: Image.Image
     quality_map: np.ndarray | None
+    costs: list[dict[str, Any]] | None = None
 
 
 class Assessor:
@@ -91,7 +94,7 @@ class Assessor:
         Args:
             data: The file's bytes.
             name: What it is called in record and messages.
-            with_map: Whether the page needs its quality map.
+            with_map: Whether the page needs its quality map and the costs of distortions.
 
         Raises:
             PictureError: it cannot be read or scored, or not in time; the message names it.
@@ -121,7 +124,7 @@ class Assessor:
         record = named_record(name, self.origin, result, size)
         if "low_resolution" in result:
             record["low_resolution"] = result["low_resolution"]
-        return Assessment(record, preview, result.get("quality_map"))
+        return Assessment(record, preview, result.get("quality_map"), result.get("costs"))
 
     def _late(self, name: str) -> PictureError:
         return PictureError(
@@ -139,6 +142,7 @@ class Assessor:
                 "picture": [entry["picture"] for entry in batch],
             },
             output_quality_map=with_map,
+            output_distortion_costs=with_map,
         )
         results = []
         for index, entry in enumerate(batch):
@@ -149,7 +153,7 @@ class Assessor:
             }
             result["picture"] = entry["picture"]
             if not entry["with_map"]:
-                result["quality_map"] = None
+                result["quality_map"] = result["costs"] = None
             results.append(result)
         return results
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from pfd_iqa_hf.demo.uploads import stored_bytes
 
 __all__ = ["BodyLimit", "Limits"]
 
@@ -32,6 +35,7 @@ class Limits:
         seconds: How long one picture may take, waiting for its turn included; and how long the body
             of a request may take to arrive.
         cache_seconds: Age at which an uploaded file is deleted.
+        max_cache_bytes: Size of all uploaded files that lie on the disk together.
     """
 
     max_pixels: int = 64_000_000
@@ -43,6 +47,7 @@ class Limits:
     batch_size: int = 8
     seconds: float = 60.0
     cache_seconds: float = 300.0
+    max_cache_bytes: int = 4096 * _MEGABYTE
 
     @property
     def max_upload_bytes(self) -> int:
@@ -63,13 +68,15 @@ class BodyLimit:
     """ASGI middleware that refuses bodies over the limits with 413, and slow ones with 408.
 
     Gradio limits single files only: many files, fields without a file name and the JSON of calls
-    would go unlimited to disk and memory.
+    would go unlimited to disk and memory. While the upload cache is full, uploads get 507.
     """
 
-    def __init__(self, app: Any, limits: Limits) -> None:
-        """Wrap `app`."""
+    def __init__(self, app: Any, limits: Limits, cache: Path | None = None) -> None:
+        """Wrap `app`, whose uploads go to the folder `cache`."""
         self._app = app
         self._limits = limits
+        self._cache = cache
+        self._arriving = 0  # bytes of uploads that are under way
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Answer one request, or let the wrapped application do so."""
@@ -78,9 +85,26 @@ class BodyLimit:
             return
         upload = str(scope["path"]).endswith("/upload")
         limit = self._limits.max_upload_bytes if upload else self._limits.max_call_bytes
-        if _declared_length(scope) > limit:
+        declared = _declared_length(scope)
+        if declared > limit:
             await _refuse(send, 413, f"the request is over the limit of {limit:,} bytes")
             return
+        if not upload or self._cache is None:
+            await self._limited(scope, receive, send, limit)
+            return
+        expected = declared or limit
+        self._arriving += expected
+        try:
+            stored = await asyncio.to_thread(stored_bytes, self._cache)
+            if stored + self._arriving > self._limits.max_cache_bytes:
+                minutes = self._limits.cache_seconds / 60
+                await _refuse(send, 507, f"no room for uploads; try again in {minutes:g} minutes")
+                return
+            await self._limited(scope, receive, send, limit)
+        finally:
+            self._arriving -= expected
+
+    async def _limited(self, scope: _Message, receive: _Receive, send: _Send, limit: int) -> None:
         body = _Body(receive, limit, self._limits.seconds)
         answered = False
 

@@ -17,6 +17,10 @@ Record = dict[str, Any]
 
 _DISTORTIONS = 5
 _LOW_RESOLUTION = "The picture had to be enlarged: its score is less certain than it says."
+_UNFAMILIAR = (
+    "This does not look like the photographs that the model was trained on: do not rely on the "
+    "score."
+)
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,35 @@ def score_panel(assessment: Assessment, scale: Scale) -> str:
         ("no distortion" if entry["label"] == "none" else entry["label"], entry["score"], None)
         for entry in record["distortions"][:_DISTORTIONS]
     ]
-    low = f'<p class="pfd-note">{_LOW_RESOLUTION}</p>' if record.get("low_resolution") else ""
+    notes = [
+        f'<p class="pfd-note">{note}</p>'
+        for key, note in (("low_resolution", _LOW_RESOLUTION), ("unfamiliar", _UNFAMILIAR))
+        if record.get(key)
+    ]
     return (
         f'<div class="pfd-panel" data-score="{record["score"]!r}">'
         f"{gauge(record, scale.borders, record['name'])}"
-        f'<p class="pfd-file">{_facts(record)}</p>{low}'
+        f'<p class="pfd-file">{_facts(record)}</p>{"".join(notes)}'
         f'<div class="pfd-columns">{bars("How people might rate it", levels)}'
-        f"{bars('Faults it may have', distortions)}</div></div>"
+        f"{bars('Faults it may have', distortions)}</div>{_costs(assessment)}</div>"
+    )
+
+
+def _costs(assessment: Assessment) -> str:
+    """What costs how many points; nothing where nothing costs one."""
+    dear = [entry for entry in assessment.costs or () if entry["points"] >= 1]
+    if not dear:
+        return ""
+    lines = [
+        f'<li><span class="pfd-name">{shown(entry["label"])}</span>'
+        '<span class="pfd-track" aria-hidden="true">'
+        f'<span style="width:{min(entry["points"], 100):.1f}%"></span></span>'
+        f'<span class="pfd-value">{entry["points"]:.0f}</span></li>'
+        for entry in dear
+    ]
+    return (
+        '<section class="pfd-bars pfd-costs"><h3>What costs how many points</h3>'
+        f"<ul>{''.join(lines)}</ul></section>"
     )
 
 

@@ -79,7 +79,7 @@ def running(assessor: Assessor, host: str = "127.0.0.1", port: int = 0) -> Itera
                 footer_links=["api"],
                 theme=theme(),
                 css=CSS,
-                app_kwargs={"middleware": [Middleware(BodyLimit, limits=limits)]},
+                app_kwargs={"middleware": [Middleware(BodyLimit, limits=limits, cache=cache)]},
             )
 
             def forget_deleted() -> None:

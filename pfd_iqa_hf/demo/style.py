@@ -60,6 +60,7 @@ CSS = """
 .pfd-bars ul { list-style: none; margin: 0; padding: 0; }
 .pfd-bars li { display: grid; grid-template-columns: 7.2rem 1fr 3.2rem; gap: .6rem;
     align-items: center; font-size: .88rem; padding: .14rem 0; margin: 0; }
+.pfd-costs { margin-top: 1.1rem; }
 .pfd-name { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .pfd-value { text-align: right; font-variant-numeric: tabular-nums; }
 .pfd-track { display: block; height: .55rem; border-radius: .3rem; overflow: hidden;

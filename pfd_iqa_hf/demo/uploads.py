@@ -14,7 +14,14 @@ from typing import Any
 
 from pfd_iqa_hf.modeling.picture_reading import PictureError
 
-__all__ = ["holds_address", "private_cache", "read_upload", "sweep", "swept_regularly"]
+__all__ = [
+    "holds_address",
+    "private_cache",
+    "read_upload",
+    "stored_bytes",
+    "sweep",
+    "swept_regularly",
+]
 
 _CACHE_VARIABLE = "GRADIO_TEMP_DIR"
 _LONGEST_NAME = 120
@@ -36,6 +43,16 @@ def private_cache() -> Iterator[Path]:
         else:
             os.environ[_CACHE_VARIABLE] = before
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def stored_bytes(folder: Path) -> int:
+    """Size of all files in `folder`; those that go meanwhile count nothing."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
 
 
 def sweep(folder: Path, seconds: float) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pfd_iqa_onnx.contract import INPUTS, OUTPUTS, QUALITY_MAP
+from pfd_iqa_hf.export.attention import without_empty_masks
+from pfd_iqa_onnx.contract import FAMILIARITY, INPUTS, OUTPUTS, QUALITY_MAP
 
 __all__ = ["ScoreGraph", "example_inputs", "exported_program", "onnx_graph"]
 
@@ -20,6 +22,7 @@ _MOST_PICTURES = 4096
 _MOST_VIEWS = 64
 _NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 _BACKBONE = "vision_model"
+_FIRST_LAYER = re.compile(r"\.layers?\.0\b")
 
 
 class ScoreGraph(nn.Module):
@@ -46,7 +49,12 @@ class ScoreGraph(nn.Module):
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of what `forward` returns."""
-        return (*OUTPUTS, QUALITY_MAP) if self.quality_map else OUTPUTS
+        tells = self.model.config.familiarity_directions > 0
+        return (
+            *OUTPUTS,
+            *((QUALITY_MAP,) if self.quality_map else ()),
+            *((FAMILIARITY,) if tells else ()),
+        )
 
     def forward(
         self, pixel_values: torch.Tensor, low_resolution: torch.Tensor
@@ -58,8 +66,9 @@ class ScoreGraph(nn.Module):
             low_resolution: Whether each picture had to be enlarged, bool (B,).
 
         Returns:
-            float32 score (B,), uncertainty (B,), levels (B, K_q), distortions (B, K_d) and, where
-            wanted, quality map (B, V, h, w).
+            float32 score (B,), uncertainty (B,), levels (B, K_q), distortions (B, K_d); where
+            wanted the quality map (B, V, h, w); of a model that tells it the familiarity distance
+            (B,).
         """
         output = self.model(
             pixel_values=pixel_values,
@@ -72,8 +81,9 @@ class ScoreGraph(nn.Module):
             output.level_probabilities,
             output.distortion_probabilities,
             output.quality_map,
+            output.familiarity_distance,
         )
-        return tuple(value.float() for value in values[: len(self.output_names)])
+        return tuple(value.float() for value in values if value is not None)
 
 
 def example_inputs(model: Any, pictures: int, views: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,7 +124,8 @@ def onnx_graph(graph: ScoreGraph) -> tuple[Any, set[str]]:
         graph: In evaluation mode, on the CPU.
 
     Returns:
-        An `onnx.ModelProto` and the names of the nodes that belong to the backbone.
+        An `onnx.ModelProto` and the names of the nodes that may be quantised: the backbone's, but
+        for its first layer, which alone makes half of the error.
     """
     import onnx
 
@@ -128,14 +139,17 @@ def onnx_graph(graph: ScoreGraph) -> tuple[Any, set[str]]:
             verbose=False,
         )
         model: onnx.ModelProto = exported.model_proto
-    backbone = {
+    without_empty_masks(model)
+    robust = {
         node.name
         for node in model.graph.node
         for entry in node.metadata_props
-        if entry.key == _NAME_SCOPES and f".{_BACKBONE}." in entry.value
+        if entry.key == _NAME_SCOPES
+        and f".{_BACKBONE}." in entry.value
+        and not _FIRST_LAYER.search(entry.value)
     }
     _forget_the_source(model)
-    return model, backbone
+    return model, robust
 
 
 def _forget_the_source(model: Any) -> None:

@@ -75,7 +75,7 @@ def export_onnx(
         output: The file.
         model: Folder or Hub id of a checkpoint; None is the bundled one.
         precision: `"fp32"`, `"fp16"` (weights and arithmetic of all but the head) or `"int8"` (the
-            backbone's matrix products).
+            backbone's matrix products, but for the first layer).
         quality_map: Whether the file can tell local quality too.
 
     Raises:
@@ -117,10 +117,10 @@ def write_onnx(exportable: Exportable, output: str | Path) -> ExportedFile:
     with replaced_when_complete(target) as beside:
         with open(beside, "wb"):  # a place that cannot be written to is told before the work
             pass
-        proto, backbone = onnx_graph(exportable.traced)
+        proto, robust = onnx_graph(exportable.traced)
         if contract.precision == "int8":
             with tempfile.TemporaryDirectory(prefix="pfd-iqa-export-") as folder:
-                proto = quantized(proto, backbone, Path(folder))
+                proto = quantized(proto, robust, Path(folder))
         onnx.helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
         proto.producer_name, proto.producer_version = "pfd-iqa-hf", contract.version
         beside.write_bytes(proto.SerializeToString(deterministic=True))
@@ -160,6 +160,9 @@ def _contract(pipeline: Any, precision: str, model: str | None) -> Contract:
         model=Path(origin["model"]).name if Path(origin["model"]).is_dir() else origin["model"],
         model_sha256=origin["model_sha256"],
         version=origin["version"],
+        familiarity_threshold=(
+            float(config.familiarity_threshold) if config.familiarity_directions else None
+        ),
     )
 
 

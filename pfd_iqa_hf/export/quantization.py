@@ -10,16 +10,17 @@ from typing import Any
 __all__ = ["quantized"]
 
 
-def quantized(model: Any, backbone: Collection[str], folder: Path) -> Any:
+def quantized(model: Any, robust: Collection[str], folder: Path) -> Any:
     """Dynamic quantisation: weights are stored in 8 bits, activations get their scale as they come.
 
-    Only the backbone is touched; priors, denoiser and head stay in float32, where they cost little.
+    Only the backbone behind its first layer is touched; that layer makes half of the error, and
+    priors, denoiser and head cost little: they stay in float32.
     Each output channel has its own scale.  Weights use 7 of the 8 bits: processors without VNNI add
     two products in 16 bits, which overflows with all 8, and scores would depend on the processor.
 
     Args:
         model: A float32 `onnx.ModelProto`; may be changed.
-        backbone: Names of the backbone's nodes.
+        robust: Names of the nodes that may be quantised.
         folder: For intermediate files; the caller removes it.
 
     Returns:
@@ -33,7 +34,7 @@ def quantized(model: Any, backbone: Collection[str], folder: Path) -> Any:
     nodes = [
         node.name
         for node in model.graph.node
-        if node.name in backbone and node.op_type in ("MatMul", "Gemm")
+        if node.name in robust and node.op_type in ("MatMul", "Gemm")
     ]
     logger = logging.getLogger()
     level = logger.level

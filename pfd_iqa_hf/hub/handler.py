@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import os
 from typing import Any
 
 from PIL import Image
@@ -16,18 +17,24 @@ from transformers import pipeline
 
 __all__ = ["EndpointHandler"]
 
-_PARAMETERS = ("num_inference_steps", "quality_map", "view_strategy")
+_MOST_PICTURES = 64
+_PARAMETERS = ("explain", "num_inference_steps", "quality_map", "view_strategy")
 
 
 class EndpointHandler:
     """Scores the pictures of requests.
 
     Args:
-        path: Folder of the repository.
+        path: Folder of the repository: the one that this file came with, whose code is run.
+
+    Raises:
+        ValueError: it is no folder.
     """
 
     def __init__(self, path: str = "") -> None:
         """Load the model, once."""
+        if path and not os.path.isdir(path):
+            raise ValueError(f"{path!r} is no folder; name the one that the repository lies in")
         task: Any = "image-quality-assessment"
         self._assess: Any = pipeline(task, model=path, trust_remote_code=True)
 
@@ -37,8 +44,8 @@ class EndpointHandler:
         Args:
             data: `inputs` is a picture or a list of them: bytes of a file, base64 text of one (with
                 or without `data:image/...;base64,` before it), or a Pillow picture. `parameters`
-                may hold `quality_map` (true adds the map), `num_inference_steps` and
-                `view_strategy`.
+                may hold `quality_map` (true adds the map), `explain` (true adds `costs`),
+                `num_inference_steps` and `view_strategy`.
 
         Returns:
             For each picture a dictionary of what `json.dumps` can write: `score`, `label`,
@@ -54,6 +61,10 @@ class EndpointHandler:
         parameters = _checked(data.get("parameters") or {})
         inputs = data["inputs"]
         several = isinstance(inputs, (list, tuple))
+        if several and len(inputs) > _MOST_PICTURES:
+            raise ValueError(
+                f"{len(inputs)} pictures in one request, at most {_MOST_PICTURES}: send several"
+            )
         pictures = [
             _picture(item, f"picture {number}" if several else "inputs")
             for number, item in enumerate(inputs if several else [inputs])

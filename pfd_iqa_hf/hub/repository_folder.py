@@ -122,6 +122,11 @@ def build_repository_folder(
         if folder.exists():
             folder.rmdir()
         beside.rename(folder)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        # A disk that fills in the middle of a file tells no name.
+        raise OSError(error.errno, error.strerror, str(beside)) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
