@@ -5,13 +5,15 @@
 
 BIQ2021: the 2,000 pictures of the official test split. LIVEC: all 1,162 pictures. Every picture is
 scored through the public pipeline with the views of the model's own processor; `--onnx FILE` takes
-what `pfd-iqa export onnx` wrote instead, in about half the time. Predictions are written beside the
-numbers, so that any other statistic can be computed from them.
+what `pfd-iqa export onnx` wrote instead. `--quality fast` is that of `pfd-iqa score`; `--beside
+FILE` compares the scores with those of an earlier run that wrote FILE. Predictions are written
+beside the numbers, so that any other statistic can be computed from them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,6 +32,7 @@ from pfd_iqa_hf.evaluation.correlation import (
     rmse,
     srcc,
 )
+from pfd_iqa_hf.scoring.quality import QUALITIES, quality_settings
 from pfd_iqa_onnx.scorer import OnnxScorer
 
 NORMAL_80 = 1.2816  # a normal variable lies within this many deviations with probability 0.8
@@ -43,11 +46,17 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--onnx", type=Path, help="exported model that scores instead")
     parser.add_argument("--views", help="view strategy instead of the model's own")
+    parser.add_argument("--quality", choices=QUALITIES, help="views and precision by one name")
+    parser.add_argument("--beside", type=Path, help="earlier result to compare the scores with")
     parser.add_argument("--limit", type=int, help="only the first N pictures")
     add_model_arguments(parser)
     arguments = parser.parse_args()
 
     ratings = evaluated_pictures(arguments.dataset, arguments.data_dir)[: arguments.limit]
+    if arguments.quality:
+        settings = quality_settings(arguments.quality)
+        arguments.views = arguments.views or settings.views
+        arguments.dtype = str(settings.dtype).removeprefix("torch.")
     description = describe(arguments)
     paths = (str(rating.image) for rating in ratings)
     results: Iterable[Any]
@@ -56,7 +65,9 @@ def main() -> None:
         results = load_pipeline(arguments)(paths, batch_size=arguments.batch_size, **options)
     else:
         scorer = OnnxScorer(arguments.onnx, view_strategy=arguments.views)
-        description |= {"model": arguments.onnx.name, "model_sha256": scorer.contract.model_sha256}
+        contract = scorer.contract
+        description |= {"model": arguments.onnx.name, "model_sha256": contract.model_sha256}
+        description["dtype"] = contract.precision
         results = map(scorer.assess, paths)
     started = time.perf_counter()
     outputs = tqdm(results, total=len(ratings), unit=" pictures")
@@ -80,6 +91,9 @@ def main() -> None:
         "predictions": predictions,
     }
     report(result)
+    if arguments.beside is not None:
+        result["srcc_beside"] = srcc(*same_pictures(predictions, arguments.beside))
+        print(f"  SRCC with the scores of {arguments.beside.name}  {result['srcc_beside']:.4f}")
     write_result(arguments, f"authentic_{arguments.dataset}", result)
 
 
@@ -88,6 +102,14 @@ def evaluated_pictures(dataset: str, folder: Path) -> Sequence[Rating]:
     if dataset == "livec":
         return load_livec(folder)
     return [rating for rating in load_biq2021(folder) if rating.split == "test"]
+
+
+def same_pictures(predictions: list[dict[str, Any]], file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the pictures that are in both runs: of this one, of the other."""
+    others = {row["path"]: row["score"] for row in json.loads(file.read_text())["predictions"]}
+    both = [(row["score"], others[row["path"]]) for row in predictions if row["path"] in others]
+    scores = np.array(both).reshape(-1, 2)
+    return scores[:, 0], scores[:, 1]
 
 
 def statistics(predictions: list[dict[str, Any]]) -> dict[str, Any]:

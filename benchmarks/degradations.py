@@ -22,24 +22,18 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from measured_model import add_model_arguments, describe, load_pipeline, write_result
 from pfd_iqa_hf.data.distortions import distort
+from photographs import (
+    assessed,
+    choose,
+    lowest_quadrant,
+    quadrant_boxes,
+    read_photograph,
+    with_spoilt_box,
+)
 
-EXAMPLES = Path(__file__).parents[1] / "examples" / "photographs"
-# CQ100 holds these beside its photographs: charts, drawings, a microscope's and a telescope's view.
-NOT_PHOTOGRAPHS = {
-    "astro_bodies",
-    "bosnian_pine_needle",
-    "color_chart",
-    "color_checker",
-    "cosmic_vista",
-    "craft_cards",
-    "daisy_poster",
-}
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-LONG_SIDE = 512
 PAIR_TYPES = ("gaussian_blur", "jpeg", "white_noise")
 PAIR_LEVELS = (1, 2, 3, 4)
 MAP_TYPES = ("gaussian_blur", "white_noise")
@@ -60,18 +54,13 @@ def main() -> None:
     generator = np.random.default_rng(arguments.seed)
     quadrants = generator.integers(0, 4, (len(files), len(MAP_TYPES)))
     scorer = load_pipeline(arguments)
-    outputs = scorer(
-        copies(files, quadrants, arguments.seed),
-        batch_size=arguments.batch_size,
-        quality_map=True,
-    )
     total = len(files) * (1 + len(PAIR_TYPES) * len(PAIR_LEVELS) + len(MAP_TYPES))
-    with tqdm(outputs, total=total, unit=" pictures") as progress:
-        remaining = iter(progress)
-        rows = [
-            read_outputs(file, chosen, remaining)
-            for file, chosen in zip(files, quadrants, strict=True)
-        ]
+    pictures = copies(files, quadrants, arguments.seed)
+    outputs = assessed(scorer, pictures, total, arguments.batch_size, quality_map=True)
+    rows = [
+        read_outputs(file, chosen, outputs) for file, chosen in zip(files, quadrants, strict=True)
+    ]
+    next(outputs, None)  # so that the progress bar ends
     result = {
         **describe(arguments),
         "photographs": len(rows),
@@ -84,33 +73,17 @@ def main() -> None:
     write_result(arguments, "degradations", result)
 
 
-def choose(folders: list[Path], count: int, seed: int) -> list[Path]:
-    """The example photographs, and `count` pictures of each folder."""
-    chosen = _pictures(EXAMPLES)
-    for folder in folders:
-        found = _pictures(folder)
-        if len(found) < count:
-            raise SystemExit(f"{folder} holds {len(found)} pictures, --count asks for {count}")
-        order = np.random.default_rng(seed).permutation(len(found))
-        chosen += [found[position] for position in sorted(order[:count])]
-    return chosen
-
-
 def copies(files: list[Path], quadrants: np.ndarray, seed: int) -> Iterator[Image.Image]:
     """Of each photograph: itself, every type at every level, then one quadrant spoilt per type."""
     for file, chosen in zip(files, quadrants, strict=True):
-        with Image.open(file) as opened:
-            photograph = opened.convert("RGB")
-        photograph.thumbnail((LONG_SIDE, LONG_SIDE), Image.Resampling.LANCZOS)
+        photograph = read_photograph(file)
         yield photograph
         for type in PAIR_TYPES:
             for level in PAIR_LEVELS:
                 yield distort(photograph, type, level, seed)
         for type, quadrant in zip(MAP_TYPES, chosen, strict=True):
-            box = _boxes(photograph.width, photograph.height)[quadrant]
-            spoilt = photograph.copy()
-            spoilt.paste(distort(photograph, type, MAP_LEVEL, seed).crop(box), box)
-            yield spoilt
+            box = quadrant_boxes(*photograph.size)[quadrant]
+            yield with_spoilt_box(photograph, distort(photograph, type, MAP_LEVEL, seed), box)
 
 
 def read_outputs(
@@ -121,11 +94,11 @@ def read_outputs(
     row: dict[str, Any] = {"file": file.name, "clean": float(clean["score"])}
     for type in PAIR_TYPES:
         row[type] = [float(next(outputs)["score"]) for _ in PAIR_LEVELS]
-    clean_lowest = _lowest_quadrant(clean["quality_map"])
+    clean_lowest = lowest_quadrant(clean["quality_map"])
     row["map"] = {
         type: {
             "quadrant": int(quadrant),
-            "lowest": _lowest_quadrant(next(outputs)["quality_map"]),
+            "lowest": lowest_quadrant(next(outputs)["quality_map"]),
             "lowest_if_clean": clean_lowest,
         }
         for type, quadrant in zip(MAP_TYPES, quadrants, strict=True)
@@ -180,29 +153,6 @@ def report(result: dict[str, Any]) -> None:
     print("spoilt quadrant is the lowest of the map:  share | the same quadrant, unspoilt")
     for name, share in result["map"].items():
         print(f"  {name:14s} {100 * share['found']:6.1f} % {100 * share['lowest_if_clean']:6.1f} %")
-
-
-def _pictures(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise SystemExit(f"{folder} is not a folder")
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and path.stem not in NOT_PHOTOGRAPHS
-    )
-
-
-def _boxes(width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """Left, top, right, bottom of the quadrants, in reading order."""
-    x, y = width // 2, height // 2
-    return [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
-
-
-def _lowest_quadrant(quality_map: np.ndarray) -> int:
-    values = np.asarray(quality_map)
-    boxes = _boxes(values.shape[1], values.shape[0])
-    means = [values[top:bottom, left:right].mean() for left, top, right, bottom in boxes]
-    return int(np.argmin(means))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ _PICTURES = 24
 _BROKEN_EVERY = 5
 _TOLERANCE = 0.01
 _PATIENCE = 120.0
+_FLAT_MEGABYTES = 30
 
 
 @dataclass
@@ -278,7 +279,11 @@ def main() -> None:
     arguments = parser.parse_args()
     result = soak(arguments.model, arguments.clients, arguments.seconds)
     print(json.dumps(result, indent=1))
-    sys.exit(1 if result["wrong_or_mixed_up"] or result["lost"] else 0)
+    growth = result["memory_mb_last_third"] - result["memory_mb_second_third"]
+    # In the first minute the server still fills its caches.
+    grows = arguments.seconds >= 60 and growth > _FLAT_MEGABYTES
+    bad = result["wrong_or_mixed_up"] or result["lost"] or result["tracebacks_in_log"] or grows
+    sys.exit(1 if bad else 0)
 
 
 if __name__ == "__main__":

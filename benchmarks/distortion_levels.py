@@ -23,8 +23,8 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tqdm import tqdm
 
-from degradations import LONG_SIDE, choose
 from pfd_iqa_hf.data.distortions import DISTORTION_TYPES, LEVELS, distort
+from photographs import COLOR_ONLY, LONG_SIDE, choose, is_grey, read_photograph
 
 BY_VALUE = {  # measured by PSNR
     "color_diffusion",
@@ -42,9 +42,6 @@ BY_VALUE = {  # measured by PSNR
     "quantization",
     "color_quantization",
 }
-# Nothing to harm in a picture that is grey all over.
-COLOR_ONLY = {"color_diffusion", "color_saturation_hsv", "color_saturation_lab"}
-LEAST_CHROMA = 2.0  # mean difference of a pixel's largest and smallest value, of 255
 WANTED = 0.95
 
 
@@ -61,13 +58,10 @@ def main() -> int:
     files = choose(arguments.photographs, arguments.count, arguments.seed)
     values: dict[str, list[dict[str, list[float]]]] = {name: [] for name in arguments.types}
     for number, file in enumerate(tqdm(files, unit=" pictures")):
-        with Image.open(file) as opened:
-            picture = opened.convert("RGB")
-        picture.thumbnail((LONG_SIDE, LONG_SIDE), Image.Resampling.LANCZOS)
-        array = np.asarray(picture, np.float32)
-        is_grey = float(np.mean(array.max(axis=2) - array.min(axis=2))) < LEAST_CHROMA
+        picture = read_photograph(file)
+        grey = is_grey(picture)
         for name in arguments.types:
-            if is_grey and name in COLOR_ONLY:
+            if grey and name in COLOR_ONLY:
                 continue
             values[name].append(measure(picture, name, number))
     print(f"{len(files)} photographs, long side {LONG_SIDE}; colour types: without grey ones")

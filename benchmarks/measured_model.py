@@ -13,6 +13,7 @@ import torch
 from transformers import Pipeline, pipeline
 
 import pfd_iqa_hf
+from pfd_iqa_cli.process_memory import steady_memory
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -26,7 +27,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_pipeline(arguments: argparse.Namespace) -> Pipeline:
-    """The pipeline of the model in `arguments`, with the settings in `arguments`."""
+    """The pipeline of the model in `arguments`, with memory kept as `pfd-iqa score` keeps it."""
+    steady_memory()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     model = arguments.model or str(pfd_iqa_hf.default_checkpoint())

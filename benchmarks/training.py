@@ -55,6 +55,8 @@ def main() -> None:
         "pixel_values": torch.randn(rows, 3, _SIDE, _SIDE),
         "labels": torch.linspace(5, 95, rows),
         "known_distortion": torch.full((rows, len(config.distortion_names)), torch.nan),
+        "level": torch.full((rows,), -1),
+        "group": torch.zeros(rows, dtype=torch.int64),
         "gap": torch.zeros(0),
     }
     objective = StudentObjective(model, rows, {"correlation": 0.4, "ranking": 0.0, "map": 0.0})

@@ -1,6 +1,6 @@
 """Draw the curves of a training log and print its validation as a table.
 
-python benchmarks/training_curves.py --log docs/training-log.jsonl --output docs/training.png
+python benchmarks/training_curves.py --log docs/method-log.jsonl --output docs/method.png
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ _BOXES = ("condition", "fusion", "alignment", "denoising")
 def table(rows: list[dict[str, Any]]) -> str:
     """The last validation, box by box, as a Markdown table."""
     last = [row for row in rows if row["stage"] == "validation"][-1]
+    whole = f"SRCC {last['srcc']:.3f}, within subsets {last['within']:.3f}"
+    if "gamma" not in last:  # of a backbone with a plain head
+        return f"validation at step {last['step']}: {whole}"
     lines = [
-        f"validation at step {last['step']}: SRCC {last['srcc']:.3f}, within subsets "
-        f"{last['within']:.3f}; γ median {last['gamma']:.3f}, deviation "
+        f"validation at step {last['step']}: {whole}; γ median {last['gamma']:.3f}, deviation "
         f"{last['gamma_deviation']:.3f}",
         "",
         "| box bypassed | SRCC within subsets | RMS change of the score, points |",

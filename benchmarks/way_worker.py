@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from ways import WAYS
+from ways import OWN, WAYS
 
 
 def main() -> None:
@@ -45,6 +45,10 @@ def main() -> None:
 
         cv2.setNumThreads(arguments.cores)
 
+    if arguments.way in OWN:
+        from pfd_iqa_cli.process_memory import steady_memory  # the peers' environment has none
+
+        steady_memory()  # as `pfd-iqa score` does
     began = time.perf_counter()
     score = WAYS[arguments.way](arguments.files.resolve(), arguments.model)
 
