@@ -76,7 +76,7 @@ def test_what_is_to_be_installed_is_what_the_package_declares() -> None:
     for _, _, *words in _commands("pip", "install"):
         for word in words:
             name, _, extra = word.partition("[")
-            assert name in {*declared, project["name"], "--no-deps"}
+            assert name in {*declared, ".", "-e", "-c", "constraints.txt", "--no-deps"}
             assert not extra or extra.rstrip("]") in extras
 
 
