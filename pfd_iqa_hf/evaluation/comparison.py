@@ -32,7 +32,7 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-# Of the checkpoint before the bundled one (e2fd45babfcf), on all pairs of LIVEC, which it never saw:
+# Of the checkpoint e2fd45babfcf, on all pairs of LIVEC, which it never saw:
 #     python benchmarks/comparison.py --dataset livec --data-dir path/to/ChallengeDB_release
 SHARED_ERROR = -0.27
 
