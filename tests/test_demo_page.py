@@ -109,7 +109,7 @@ def test_the_score_shown_is_the_programs_score(
     assert page.text("#score .pfd-band") == record["label"]
     assert record["label"] in str(page.value("#score svg", "aria-label"))
     assert f"{record['width']} × {record['height']}" in page.text("#score .pfd-file")
-    assert len(page.all("#score .pfd-bars")) == 2 and name in page.text("#score")
+    assert len(page.all("#score .pfd-columns .pfd-bars")) == 2 and name in page.text("#score")
 
 
 def test_the_slider_fades_the_map_without_the_server(
