@@ -62,12 +62,8 @@ class Measurement:
 
 
 MEASUREMENTS = (
-    Measurement(
-        "authentic_biq2021", "authentic.py --dataset biq2021 --data-dir {biq2021} --dtype bfloat16"
-    ),
-    Measurement(
-        "authentic_livec", "authentic.py --dataset livec --data-dir {livec} --dtype bfloat16"
-    ),
+    Measurement("authentic_biq2021", "authentic.py --dataset biq2021 --data-dir {biq2021}"),
+    Measurement("authentic_livec", "authentic.py --dataset livec --data-dir {livec}"),
     Measurement("uncertainty_biq2021", "uncertainty.py {results}/authentic_biq2021.json"),
     Measurement("degradations", "degradations.py --photographs {photographs}"),
     Measurement("ladders", "ladders.py --photographs {photographs} --count 12 --dtype bfloat16"),

@@ -67,7 +67,7 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
         super().__init__(config)
         vision_config: Any = config.vision_config
         self.vision_model: Any = AutoModel.from_config(vision_config)
-        self._freeze_unread_parameters()
+        self.freeze_unread_parameters()
         width, target = vision_config.hidden_size, config.denoising_width
         patch, side = vision_config.patch_size, vision_config.image_size
         self.patch_size = (patch, patch) if isinstance(patch, int) else tuple(patch)
@@ -136,7 +136,7 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
         self._fill_buffers()
         self.post_init()
 
-    def _freeze_unread_parameters(self) -> None:
+    def freeze_unread_parameters(self) -> None:
         """What no forward pass reads gets no gradient: distributed training would wait for it."""
         last = self.config.feature_levels[-1]
         for name, parameter in self.vision_model.named_parameters():

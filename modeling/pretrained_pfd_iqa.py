@@ -68,6 +68,10 @@ class PfdIqaPreTrainedModel(PreTrainedModel):
         kwargs["ignore_mismatched_sizes"] = True  # collected below, with the other faults
         loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model, info = loaded
+        for part in model.modules():  # loading made parameters anew, all of them trainable
+            freeze: Any = getattr(part, "freeze_unread_parameters", None)
+            if freeze is not None:
+                freeze()
         if not ignore_missing_weights:
             faults = {
                 "missing": sorted(info["missing_keys"]),

@@ -277,6 +277,17 @@ def test_the_whole_loss_reaches_every_trainable_tensor(backbone: str) -> None:
     assert all(name.startswith("pfd_iqa.vision_model.") for name in frozen)
 
 
+def test_a_loaded_model_trains_the_same_tensors(tmp_path: Path) -> None:
+    model = Model(tiny_config(feature_levels=[1]))
+    model.save_pretrained(tmp_path)
+    loaded = Model.from_pretrained(tmp_path)
+    kept, found = (
+        {name for name, p in one.named_parameters() if not p.requires_grad}
+        for one in (model, loaded)
+    )
+    assert found == kept and any(".layer.1." in name for name in kept)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_plain_trainer_runs(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(5)

@@ -19,6 +19,7 @@ from pfd_iqa_hf.modeling.picture_reading import PictureError, open_picture
 from pfd_iqa_hf.training.samples import (
     DegradedTriple,
     degraded_triple,
+    distortion_label,
     method_draws,
     random_view,
     sample_generator,
@@ -305,19 +306,14 @@ class RecipeBatches(Dataset):
         return triple, rows
 
     def _known_distortion(self, groups: Sequence[str | None], level: int) -> torch.Tensor:
-        """The true distortions as a soft label: the mildest level is half invisible.
+        """The true distortions as a soft label.
 
         NaN after a chain: what of its steps can still be seen, nobody knows.
         """
         named = [group for group in groups if group is not None]
         if not named and level:
             return torch.full((len(self.distortion_names),), torch.nan)
-        sure = (0.0, 0.6, 0.85, 0.95, 0.95, 0.95)[level]
-        label = torch.full((len(self.distortion_names),), 0.02 / len(self.distortion_names))
-        label[0] += 0.98 * (1 - sure)
-        for group in named:
-            label[self.distortion_names.index(group)] += 0.98 * sure / len(named)
-        return label
+        return distortion_label([(group, level) for group in named], self.distortion_names)
 
 
 @lru_cache(maxsize=4)

@@ -13,10 +13,8 @@ anew: `pfd-iqa train` and `average_backbones` leave it out of what they write.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,9 +25,8 @@ from pfd_iqa_hf.modeling.familiarity import Familiarity, familiarity_feature
 from pfd_iqa_hf.modeling.image_processing_pfd_iqa import PfdIqaImageProcessor
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.modeling.picture_reading import open_picture
-from pfd_iqa_hf.training.arguments import parse_arguments
 from pfd_iqa_hf.training.export import export
-from pfd_iqa_hf.training.run_data import load_run_data
+from pfd_iqa_hf.training.finished import finished_parser, load_finished
 
 __all__ = ["fit_familiarity", "forget_familiarity", "main"]
 
@@ -137,26 +134,17 @@ def _features(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m pfd_iqa_hf.training.familiarity --model FOLDER … --output-dir FOLDER`."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n", 1)[0],
-        epilog="All options of `pfd-iqa train` that concern data and its split are taken as well.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--model", required=True, help="folder of the finished checkpoint")
-    parser.add_argument("--output-dir", type=Path, required=True, help="where it is written to")
+    parser = finished_parser(__doc__)
     parser.add_argument("--max-pictures", type=int, default=3000, help="training pictures to fit")
     parser.add_argument("--directions", type=int, default=_DIRECTIONS)
     parser.add_argument("--level", type=int, help="backbone layer; default: at two thirds")
     parser.add_argument("--false-alarms", type=float, default=0.01, help="share of photographs")
     parser.add_argument("--margin", type=float, default=_MARGIN, help="factor of the threshold")
     options, rest = parser.parse_known_args(arguments)
-    # A recipe that starts from scratch wants to know the towers; nothing is loaded from them.
-    unread = ["--vision-model", "-", "--text-model", "-", "--output-dir", str(options.output_dir)]
-    data = load_run_data(parse_arguments([*unread, *rest]))
-    model = PfdIqaForImageQualityAssessment.from_pretrained(options.model, dtype=torch.float32)
+    model, processor, data = load_finished(options, rest)
     result = fit_familiarity(
-        model.eval(),
-        PfdIqaImageProcessor.from_pretrained(options.model),
+        model,
+        processor,
         data.recipe.train,
         data.recipe.validation,
         directions=options.directions,

@@ -6,6 +6,7 @@ the batch size, the number of processes and a restart change none of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +19,20 @@ from pfd_iqa_hf.data.distortions import DISTORTION_GROUP, DISTORTION_TYPES, dist
 from pfd_iqa_hf.data.pseudo_scores import meaningless_picture, pseudo_score
 from pfd_iqa_hf.modeling.picture_reading import open_picture
 
-__all__ = ["DegradedTriple", "degraded_triple", "method_draws", "random_view", "sample_generator"]
+__all__ = [
+    "DegradedTriple",
+    "another_type",
+    "degraded_triple",
+    "distortion_label",
+    "method_draws",
+    "random_view",
+    "sample_generator",
+]
 
 _WHOLE_SHARE = 0.2  # of the views show the whole picture, the rest are crops
 _SCALES = (0.8, 1.25)
 _MEANINGLESS = 3.0  # points of noise, one colour, stripes
+_SURE = (0.0, 0.6, 0.85, 0.95, 0.95, 0.95)  # how surely a level is seen; the mildest is half hidden
 
 
 def sample_generator(seed: int, epoch: int, index: int, purpose: int = 0) -> np.random.Generator:
@@ -137,7 +147,7 @@ def degraded_triple(
     chained = bool(chain_share) and generator.random() < chain_share
     meaningless = bool(meaningless_share) and generator.random() < meaningless_share
     composed = bool(composed_share) and not chained and generator.random() < composed_share
-    other = _another_type(group, generator) if composed else None
+    other = another_type(group, generator) if composed else None
 
     def degraded(image: Image.Image, level: int) -> Image.Image:
         if not level:
@@ -175,8 +185,8 @@ def degraded_triple(
     return triple
 
 
-def _another_type(group: str | None, generator: np.random.Generator) -> str:
-    """A type of another group, and not one that undoes it."""
+def another_type(group: str | None, generator: np.random.Generator) -> str:
+    """Draw a type of another group, and not one that undoes `group`."""
     undone = {"overexposure", "underexposure"}
     types = [
         name
@@ -198,6 +208,25 @@ def _triple(
     alpha = Image.fromarray((mask * 255).astype(np.uint8))
     mixed = Image.composite(strong, mild, alpha)
     return DegradedTriple(mild, strong, mixed, mask, group, *levels, scores)
+
+
+def distortion_label(applied: Sequence[tuple[str, int]], names: Sequence[str]) -> torch.Tensor:
+    """The true distortions of a picture as a soft label.
+
+    Args:
+        applied: Prompt group and level, 0 to 5, of each degradation.
+        names: Names of the distortion prompts, pristine first.
+
+    Returns:
+        A probability of each name, (len(names),).
+    """
+    label = torch.full((len(names),), 0.02 / len(names))
+    if not applied:
+        label[0] += 0.98
+    for group, level in applied:
+        label[0] += 0.98 * (1 - _SURE[level]) / len(applied)
+        label[list(names).index(group)] += 0.98 * _SURE[level] / len(applied)
+    return label
 
 
 def method_draws(
