@@ -110,9 +110,12 @@ class QualityHead(nn.Module):
         logit = (weights * values).sum(dim=-1) + self.bias  # (14): (B,)
 
         evidence = torch.cat([memory.mean(dim=1), panel.mean(dim=1), logit[:, None]], dim=-1)
-        hidden = F.gelu(self.deviation_hidden(self.deviation_norm(evidence.detach())))
-        deviation = F.softplus(self.deviation(hidden)[:, 0]) + _LEAST_DEVIATION  # (15)
-        return ViewQuality(logit, values, weights, deviation)
+        return ViewQuality(logit, values, weights, self.deviation_of(evidence.detach()))
+
+    def deviation_of(self, evidence: torch.Tensor) -> torch.Tensor:
+        """(15): σ_v in score points, (…), from mean token, mean panel and z, (…, 2·D' + 1)."""
+        hidden = F.gelu(self.deviation_hidden(self.deviation_norm(evidence)))
+        return F.softplus(self.deviation(hidden)[..., 0]) + _LEAST_DEVIATION
 
 
 def level_probabilities(
