@@ -7,7 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
 
-__all__ = ["Familiarity", "familiarity_feature"]
+__all__ = ["Familiarity", "familiarity_feature", "flat_is_unfamiliar"]
+
+_FLAT = 0.05  # largest difference of normalised values in a picture of one colour: three of 255
+_FAR = 100.0  # standard deviations
 
 
 def familiarity_feature(class_tokens: torch.Tensor) -> torch.Tensor:
@@ -21,6 +24,20 @@ def familiarity_feature(class_tokens: torch.Tensor) -> torch.Tensor:
     """
     tokens = class_tokens.float()
     return F.layer_norm(tokens, tokens.shape[-1:]).mean(dim=1)
+
+
+def flat_is_unfamiliar(distance: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+    """The distance, raised beyond any threshold where a picture is of one colour.
+
+    A black frame's tokens may lie among those of night photographs.
+
+    Args:
+        distance: (B,).
+        pixel_values: Normalised views, (B, V, 3, H, W).
+    """
+    most, least = (part(pixel_values, dim=(1, 3, 4)) for part in (torch.amax, torch.amin))  # (B, 3)
+    flat = (most - least).amax(dim=1) < _FLAT
+    return torch.where(flat, distance.clamp_min(_FAR), distance)
 
 
 class Familiarity(nn.Module):

@@ -28,7 +28,7 @@ from transformers.utils import can_return_tuple
 from .checkpoint_pair import load_pair
 from .configuration_pfd_iqa import PfdIqaConfig
 from .counterfactuals import distortion_costs
-from .familiarity import Familiarity, familiarity_feature
+from .familiarity import Familiarity, familiarity_feature, flat_is_unfamiliar
 from .feature_unet import FeatureUNet, noise_from_velocity
 from .model_losses import method_losses, opinion_losses
 from .noise_alignment import NoiseAlignment, PriorFusion
@@ -534,7 +534,8 @@ class PfdIqaForImageQualityAssessment(PfdIqaPreTrainedModel):
                 ).mean(dim=1)
             if self.familiarity is not None and features.familiarity_token is not None:
                 tokens = features.familiarity_token.unflatten(0, (pictures, views))
-                output.familiarity_distance = self.familiarity(familiarity_feature(tokens.detach()))
+                distance = self.familiarity(familiarity_feature(tokens.detach()))
+                output.familiarity_distance = flat_is_unfamiliar(distance, pixel_values)
             height, width = pixel_values.shape[-2:]
             grid = (height // self.pfd_iqa.patch_size[0], width // self.pfd_iqa.patch_size[1])
             if output_distortion_costs and self.explains:

@@ -238,7 +238,7 @@ def _decoded(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:
         # The embedded size of an icon or a turned TIFF is known only now.
         _check_size(*picture.size, name, max_pixels)
         orientation = _orientation(picture)
-        rgb = _eight_bit_rgb(picture)
+        rgb = _eight_bit_rgb(picture, name)
         if orientation in _UPRIGHT:
             rgb = rgb.transpose(_UPRIGHT[orientation])
         if rgb is not picture:
@@ -262,10 +262,10 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
-def _eight_bit_rgb(picture: Image.Image) -> Image.Image:
+def _eight_bit_rgb(picture: Image.Image, name: str) -> Image.Image:
     profile = picture.info.get("icc_profile")
     if picture.mode.startswith("I") or picture.mode == "F":
-        return Image.fromarray(_to_eight_bits(np.asarray(picture))).convert("RGB")
+        return Image.fromarray(_to_eight_bits(np.asarray(picture), name)).convert("RGB")
     if picture.mode == "CMYK":
         return _through_profile(picture, profile, "CMYK") or picture.convert("RGB")
     if picture.mode == "LAB":
@@ -329,13 +329,13 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> Image.Image:
             "pass (height, width), (height, width, channels) or (channels, height, width)",
         )
     _check_size(array.shape[1], array.shape[0], name, max_pixels)
-    values = np.ascontiguousarray(_to_eight_bits(array))
+    values = np.ascontiguousarray(_to_eight_bits(array, name))
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
-    return _eight_bit_rgb(Image.fromarray(values))
+    return _eight_bit_rgb(Image.fromarray(values), name)
 
 
-def _to_eight_bits(values: np.ndarray) -> np.ndarray:
+def _to_eight_bits(values: np.ndarray, name: str) -> np.ndarray:
     """Map the values to 0..255 by the rule at the top of this file, some rows at a time."""
     if values.dtype == np.uint8:
         return values
@@ -343,7 +343,7 @@ def _to_eight_bits(values: np.ndarray) -> np.ndarray:
         return values.astype(np.uint8) * np.uint8(255)
     low, high = 0.0, 65535.0
     if values.dtype.kind != "u" or values.dtype.itemsize != 2:  # of either byte order
-        low, high = _range(values)
+        low, high = _range(values, name)
     result = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), _ROWS_AT_ONCE):
         rows = values[start : start + _ROWS_AT_ONCE].astype(np.float64)
@@ -353,13 +353,15 @@ def _to_eight_bits(values: np.ndarray) -> np.ndarray:
     return result
 
 
-def _range(values: np.ndarray) -> tuple[float, float]:
+def _range(values: np.ndarray, name: str) -> tuple[float, float]:
     low, high = np.inf, -np.inf
     for start in range(0, len(values), _ROWS_AT_ONCE):
         rows = values[start : start + _ROWS_AT_ONCE]
         finite = rows[np.isfinite(rows)]
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:
+        raise PictureError(name, "has no finite value", "NaN and infinity are no picture")
     tops = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
     for top in tops:
         if low >= 0.0 and high <= top:

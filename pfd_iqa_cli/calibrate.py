@@ -14,10 +14,12 @@ from pfd_iqa_cli.model_options import (
     Device,
     Dtype,
     Model,
+    Views,
     check_dtype,
     open_model,
     writable_folder,
 )
+from pfd_iqa_cli.onnx_backend import check_views
 
 __all__ = ["calibrate"]
 
@@ -52,6 +54,7 @@ def calibrate(
     batch_size: BatchSize = 8,
     device: Device = None,
     dtype: Dtype = "fp32",
+    views: Views = None,
     data_dir: options.DataDir = None,
     image_column: options.ImageColumn = None,
     mos_column: options.MosColumn = None,
@@ -74,6 +77,7 @@ def calibrate(
     Exit code: 0 written; 64 wrong usage or scores that cannot be used; 74 cannot be written.
     """
     check_dtype(dtype)
+    check_views(views)
     if output is None:
         output = Path(model) / _NAME if model is not None and Path(model).is_dir() else Path(_NAME)
     if output.is_dir():
@@ -112,7 +116,7 @@ def calibrate(
             f"that hold what they promise; rate at least {LEAST_PICTURES}, better 50",
             param_hint="SCORES",
         )
-    pipeline, facts = open_model(model, device, dtype)
+    pipeline, facts = open_model(model, device, dtype, views)
     made = score_table(pipeline, table, batch_size, skip_bad)
     kept = table.select(made.rows.tolist())
     with notes_told():

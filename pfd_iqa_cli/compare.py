@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pfd_iqa_cli.messages import say
+from pfd_iqa_cli.messages import say, write_errors_told
 from pfd_iqa_cli.model_options import (
     BatchSize,
     Device,
@@ -86,12 +86,14 @@ def compare(
         }
         for place, (index, probability) in enumerate(order, start=1)
     ]
-    if as_json:
-        print(json.dumps({"ranking": ranked, **scorer.origin}, ensure_ascii=False, indent=1))
-    elif len(ranked) == 2:
-        print(_sentence(*ranked))
-    else:
-        _print_ranking(ranked)
+    with write_errors_told():
+        if as_json:
+            print(json.dumps({"ranking": ranked, **scorer.origin}, ensure_ascii=False, indent=1))
+        elif len(ranked) == 2:
+            print(_sentence(*ranked))
+        else:
+            _print_ranking(ranked)
+        sys.stdout.flush()
     return 0
 
 

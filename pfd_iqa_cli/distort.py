@@ -69,8 +69,9 @@ def distort(
     from pfd_iqa_hf.data.contact_sheet import contact_sheet
     from pfd_iqa_hf.data.distortions import DISTORTION_TYPES, LEVELS
     from pfd_iqa_hf.data.distortions import distort as distorted
-    from pfd_iqa_hf.modeling.picture_reading import open_picture
+    from pfd_iqa_hf.modeling.picture_reading import PictureError, open_picture
     from pfd_iqa_hf.scoring.find import find_pictures
+    from pfd_iqa_hf.scoring.saving import save_whole
 
     interrupts_raise()
 
@@ -97,18 +98,19 @@ def distort(
         try:
             picture = open_picture(found.path)
             if sheet is not None and number == 0:
-                contact_sheet(picture, seed=seed).save(sheet)
+                save_whole(contact_sheet(picture, seed=seed), sheet)
             for name in type or DISTORTION_TYPES if output_dir is not None else ():
                 for strength in level or LEVELS:
                     copy = distorted(picture, name, strength, seed)
                     assert output_dir is not None
                     place = output_dir / found.place
                     place.parent.mkdir(parents=True, exist_ok=True)
-                    copy.save(place.with_name(f"{place.stem}_{name}_{strength}.png"))
+                    save_whole(copy, place.with_name(f"{place.stem}_{name}_{strength}.png"))
         except ImportError as error:
             raise typer.BadParameter(str(error), param_hint="--type") from error
         except ValueError as error:  # PictureError is one
-            print(f"{found.path}: {error}", file=sys.stderr)
+            named = isinstance(error, PictureError)  # which begins with the picture's name
+            print(error if named else f"{found.path}: {error}", file=sys.stderr)
             failed += 1
         except OSError as error:
             print(f"cannot write: {error}", file=sys.stderr)

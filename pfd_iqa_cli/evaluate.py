@@ -16,10 +16,12 @@ from pfd_iqa_cli.model_options import (
     Device,
     Dtype,
     Model,
+    Views,
     check_dtype,
     open_model,
     writable_folder,
 )
+from pfd_iqa_cli.onnx_backend import check_views
 
 if TYPE_CHECKING:
     from pfd_iqa_hf.data.splits import Split
@@ -109,6 +111,7 @@ def evaluate(
     batch_size: BatchSize = 8,
     device: Device = None,
     dtype: Dtype = "fp32",
+    views: Views = None,
     data_dir: options.DataDir = None,
     image_column: options.ImageColumn = None,
     mos_column: options.MosColumn = None,
@@ -130,6 +133,7 @@ def evaluate(
     written.
     """
     check_dtype(dtype)
+    check_views(views)
     if (dataset is None) == (predictions is None):
         raise typer.BadParameter(
             "give either --dataset, to run a model on it, or --predictions", param_hint="--dataset"
@@ -184,7 +188,7 @@ def evaluate(
         table, chosen = _chosen_part(table, official_split, split_file, split_index)
         if group_by is not None:
             _check_groups(table, group_by)
-        pipeline, facts = open_model(model, device, dtype)
+        pipeline, facts = open_model(model, device, dtype, views)
         made = score_table(pipeline, table, batch_size, skip_bad)
         rated = RatedPredictions.of(table, made, {**facts, **chosen})
         if output_dir is not None:

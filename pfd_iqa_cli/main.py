@@ -15,7 +15,7 @@ from pfd_iqa_cli.demo import demo
 from pfd_iqa_cli.distort import distort
 from pfd_iqa_cli.evaluate import evaluate
 from pfd_iqa_cli.export import export
-from pfd_iqa_cli.messages import interrupts_end_the_process
+from pfd_iqa_cli.messages import interrupts_are_over, interrupts_end_the_process
 from pfd_iqa_cli.process_memory import steady_memory
 from pfd_iqa_cli.push import push
 from pfd_iqa_cli.score import score
@@ -99,7 +99,10 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # started with a closed descriptor
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-    sys.exit(run())
+    code = run()
+    if code == _INTERRUPTED:
+        interrupts_are_over()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import typer
 
 __all__ = [
     "CANNOT_WRITE",
+    "interrupts_are_over",
     "interrupts_end_the_process",
     "interrupts_raise",
     "notes_told",
@@ -39,6 +40,12 @@ def interrupts_raise() -> None:
     main_thread = threading.current_thread() is threading.main_thread()
     if main_thread and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def interrupts_are_over() -> None:
+    """From here on interrupts are ignored: the process is ending, and waits for its threads."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def say(message: str) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "Device",
     "Dtype",
     "Model",
+    "Views",
     "check_dtype",
     "checked_dtype",
     "dtype_name",
@@ -49,6 +50,9 @@ Device = Annotated[
 ]
 Dtype = Annotated[
     str, typer.Option(help="fp32, bf16 or fp16, of the backbone; the score is always fp32.")
+]
+Views = Annotated[
+    str | None, typer.Option(help="View strategy: standard or fast; else the checkpoint's.")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Pictures that go through the model together.")]
 
@@ -105,10 +109,14 @@ def loading_errors_told(model: str | None) -> Iterator[None]:
     Raises:
         typer.BadParameter: names the checkpoint and the reason.
     """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    broken = (KeyError, TypeError, AttributeError, SafetensorError, StrictDataclassError)
     try:
         yield
         interrupts_raise()
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, *broken) as error:
         reason = " ".join(str(error).split())
         raise typer.BadParameter(
             f"cannot load {model or 'the bundled checkpoint'}: {reason}", param_hint="--model"
@@ -116,9 +124,15 @@ def loading_errors_told(model: str | None) -> Iterator[None]:
 
 
 def open_model(
-    model: str | None, device: str | None, dtype: str
+    model: str | None, device: str | None, dtype: str, views: str | None = None
 ) -> tuple[ImageQualityAssessmentPipeline, dict[str, Any]]:
     """Load a checkpoint for a command.
+
+    Args:
+        model: Folder or Hub id; None is the bundled one.
+        device: Where to; None is an accelerator if there is any.
+        dtype: As `--dtype` names it.
+        views: View strategy instead of the checkpoint's.
 
     Returns:
         The pipeline, and the facts of the run: `model`, `model_sha256`, `version` and more.
@@ -131,6 +145,9 @@ def open_model(
 
     with loading_errors_told(model):
         scorer = FolderScorer(model, device, checked_dtype(dtype))
+    if views is not None:
+        processor: Any = scorer.pipeline.image_processor
+        processor.view_strategy = views
     return scorer.pipeline, {**scorer.origin, **run_facts(scorer.pipeline, _DTYPES[dtype])}
 
 

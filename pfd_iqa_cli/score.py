@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pfd_iqa_cli.model_options import Device, Model, check_dtype, writable_folder
+from pfd_iqa_cli.model_options import Device, Model, Views, check_dtype, writable_folder
 from pfd_iqa_cli.onnx_backend import check_onnx_options
 from pfd_iqa_cli.ray_engine import check_ray_options, load_ray_engine
 from pfd_iqa_cli.score_engine import FEW_PICTURES, Engine, EngineOptions, load_engine
@@ -109,9 +109,7 @@ def score(
         Quality,
         typer.Option(help="fast: --views fast, and bf16 where this machine multiplies in it."),
     ] = Quality.standard,
-    views: Annotated[
-        str | None, typer.Option(help="View strategy: standard or fast; else the checkpoint's.")
-    ] = None,
+    views: Views = None,
     max_pixels: Annotated[
         int | None,
         typer.Option(min=1, help="Refuse pictures with more pixels; default: 100 million."),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pfd_iqa_cli.messages import CANNOT_WRITE, interrupts_raise, say
+from pfd_iqa_cli.messages import CANNOT_WRITE, interrupts_are_over, interrupts_raise, say
 
 if TYPE_CHECKING:
     from pfd_iqa_hf.scoring.find import FoundPicture
@@ -76,6 +76,7 @@ def kept_on_interrupt(folder: OutputFolder) -> Iterator[None]:
         folder.close_part()
     except KeyboardInterrupt:
         _complete_part(folder)
+        interrupts_are_over()
         say(f"interrupted; {_told(folder)}")
         raise typer.Exit(_INTERRUPTED) from None
     except OSError as error:  # the folder has discarded what it could not write

@@ -394,3 +394,15 @@ def test_rows_that_are_no_objects_cost_themselves(tmp_path: Path) -> None:
     rows = list(table_pictures(str(file), ".jsonl", lambda: open(file, "rb"), InputOptions()))
     assert [one.error is None for one in rows] == [True, *[False] * 4, True, True]
     assert len({one.path for one in rows}) == 7
+
+
+def test_an_archive_cut_between_two_members_is_told(folder: Path) -> None:
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        for number in range(3):
+            _add(archive, f"{number}.png", b"x" * 512)
+    for name, members in (("two.tar", 2), ("all.tar", 3)):
+        (folder / name).write_bytes(whole.getvalue()[: 1024 * members])
+        *found, last = _found(name)
+        assert len(found) == members and all(picture.error is None for picture in found)
+        assert last.path == name and "the blocks of zeros at its end are missing" in str(last.error)

@@ -130,12 +130,17 @@ def _path(record: dict[str, Any]) -> str:
     return str(record["path"])
 
 
-def test_an_interrupt_keeps_what_was_scored(folder: Path, model: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 4])
+def test_an_interrupt_keeps_what_was_scored(
+    times: int, folder: Path, model: list[str], tmp_path: Path
+) -> None:
     output = tmp_path / "run"
     options = [*model, "--format", "jsonl", "--output-dir", output, "--part-size", "3"]
     process = _start(folder, *options, "--batch-size", "1", "--workers", "1")
     _wait_for(lambda: any(output.glob("part-*")), process)
-    process.send_signal(signal.SIGINT)
+    for _ in range(times):  # impatient users press the keys again
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors and "--resume" in errors and str(output) in errors

@@ -239,3 +239,44 @@ def test_hub_dataset_without_a_connection() -> None:
     message = _problem("somebody/no-such-dataset")
     assert "cannot load it" in message
     assert "check the name, the connection" in message
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_two_columns_of_one_name_are_refused_where_they_are_read(kind: str, pictures: Path) -> None:
+    names = ["image", "mos", "MOS", "note", "note"]
+    row = ["a.png", "70", "50", "1", "2"]
+    path = pictures / f"twice.{kind}"
+    if kind == "csv":
+        path.write_text("\n".join(",".join(cells) for cells in (names, row)))
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        columns = [pa.array([cell]) for cell in row]
+        pq.write_table(pa.Table.from_arrays(columns, names=names), path)
+    found = _problem(str(path))
+    assert "2 columns are named 'mos'" in found and "rename" in found
+    assert "note" not in found
+
+
+def test_nan_and_infinity_in_a_text_column(write: Write) -> None:
+    rows = [
+        '{"image": "a.png", "mos": 70, "group": NaN}',
+        '{"image": "b.png", "mos": 60, "group": 7.0}',
+        '{"image": "c.png", "mos": 50, "group": Infinity}',
+    ]
+    table = load_ratings(write("text.jsonl", "\n".join(rows)))
+    assert [rating.group for rating in table] == [None, "7", "inf"]
+
+
+def test_bytes_in_a_table_are_pictures_and_lists_are_not(pictures: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    content = [(pictures / name).read_bytes() for name in ("a.png", "b.png")]
+    pq.write_table(pa.table({"image": content, "mos": [70.0, 60.0]}), pictures / "bytes.parquet")
+    table = load_ratings(str(pictures / "bytes.parquet"), cache_dir=tmp_path / "cache")
+    assert [Path(rating.image).read_bytes() for rating in table] == content
+    lists = pa.table({"image": [["a.png"]], "mos": [70.0]})
+    pq.write_table(lists, pictures / "lists.parquet")
+    assert "type list is neither a path nor a picture" in _problem(str(pictures / "lists.parquet"))

@@ -175,7 +175,14 @@ def test_calibrate_then_score_on_the_own_scale(
     assert "own_score" not in text
 
     code, _, errors = pfd_iqa("score", picture, "--calibration", file, "--views", "fast")
-    assert code == 64 and "was made for the views standard" in errors
+    assert code == 64 and "was made for the views standard" in errors and "--views" in errors
+    fast = tmp_path / "fast.json"
+    code, _, _ = pfd_iqa("calibrate", scores, *RANGE, "--output", fast, "--views", "fast")
+    assert code == 0
+    code, _, _ = pfd_iqa("score", picture, "--calibration", fast, "--views", "fast")
+    assert code == 0
+    code, _, errors = pfd_iqa("evaluate", "--dataset", scores, "--views", "none")
+    assert code == 64 and "'none' is not one of fast, standard" in errors
     code, _, errors = pfd_iqa("score", picture, "--calibration", scores)
     assert code == 64 and "not a calibration" in errors
 

@@ -19,7 +19,7 @@ from pfd_iqa_hf.demo.assess import Assessment
 from pfd_iqa_hf.demo.panels import Scale, score_panel
 from pfd_iqa_hf.export.onnx_file import export_onnx
 from pfd_iqa_hf.hub.repository_folder import build_repository_folder
-from pfd_iqa_hf.modeling.familiarity import Familiarity, familiarity_feature
+from pfd_iqa_hf.modeling.familiarity import Familiarity, familiarity_feature, flat_is_unfamiliar
 from pfd_iqa_hf.scoring.folder import FolderScorer, load_pipeline
 from pfd_iqa_hf.scoring.records import RECORD_FIELDS, make_record
 from pfd_iqa_hf.training.average_backbones import average_backbones
@@ -218,3 +218,12 @@ def test_impossible_wishes_are_refused(plain: PfdIqaForImageQualityAssessment) -
     with pytest.raises(Exception, match="familiarity_level"):
         fit_familiarity(plain, _processor(), [rating], [rating], directions=3, level=9)
     assert plain.config.familiarity_directions == 0, "a fault leaves the model as it was"
+
+
+@pytest.mark.parametrize("value", [-2.0, 0.0, 2.5])
+def test_one_colour_is_unfamiliar_whatever_its_tokens_say(value: float) -> None:
+    flat = torch.full((1, 2, 3, 8, 8), value) + torch.tensor([0.0, 0.3, 0.6])[:, None, None]
+    picture = flat.clone()
+    picture[0, 1, 2, 3, 3] += 0.1
+    distance = flat_is_unfamiliar(torch.ones(2), torch.cat([flat + 0.01, picture]))
+    assert distance.tolist() == [100.0, 1.0]

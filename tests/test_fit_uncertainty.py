@@ -18,7 +18,7 @@ def _processor() -> PfdIqaImageProcessor:
 
 
 def _scores(model: PfdIqaForImageQualityAssessment, ratings: list[Rating]) -> torch.Tensor:
-    pictures = [Image.open(rating.image) for rating in ratings]
+    pictures = [Image.open(rating.image).convert("RGB") for rating in ratings]
     with torch.no_grad():
         return model(_processor()(images=pictures, return_tensors="pt")["pixel_values"]).logits
 
@@ -61,7 +61,7 @@ def test_the_deviation_learns_and_scores_stay(ratings: list[Rating]) -> None:
     moved = {name for name, v in model.state_dict().items() if not torch.equal(v, before[name])}
     assert moved and all(name.startswith("head.deviation") for name in moved)
     assert all(p.requires_grad for p in model.head.parameters())
-    pictures = [Image.open(rating.image) for rating in ratings]
+    pictures = [Image.open(rating.image).convert("RGB") for rating in ratings]
     with torch.no_grad():
         output = model(_processor()(images=pictures, return_tensors="pt")["pixel_values"])
     bright = torch.tensor([rating.group == "bright" for rating in ratings])

@@ -1,6 +1,7 @@
 """Checkpoints from strangers: weights in pickles are never read, and no code of theirs is run."""
 
 import ast
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -95,3 +96,27 @@ def test_the_endpoint_bounds_a_request(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr("pfd_iqa_hf.hub.handler.pipeline", lambda *_, **__: None)
     with pytest.raises(ValueError, match="65 pictures in one request, at most 64"):
         EndpointHandler(str(tmp_path))({"inputs": [b""] * 65})
+
+
+@pytest.mark.parametrize("command", [["score"], ["compare"]])
+@pytest.mark.parametrize("broken", ["cut off", "wrong type"])
+def test_a_broken_checkpoint_is_one_line(
+    command: list[str],
+    broken: str,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(tiny_checkpoint, folder)
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    if broken == "cut off":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    else:
+        config.write_text(json.dumps({**json.loads(config.read_text()), "text_embed_dim": "a"}))
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    for number, picture in enumerate(pictures):
+        Image.new("RGB", (40, 40), (number, 0, 0)).save(picture)
+    assert run([*command, *map(str, pictures), "--model", str(folder)]) == 64
+    said = capsys.readouterr().err
+    assert "cannot load" in said and "Traceback" not in said

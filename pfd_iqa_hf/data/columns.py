@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from pfd_iqa_hf.data.rows import StatedRow
@@ -53,7 +54,7 @@ class Columns:
                 leave them out.
 
         Raises:
-            DatasetError: a given or needed column is missing.
+            DatasetError: a given or needed column is missing, or one that is read is there twice.
         """
         found: dict[str, str] = {}
         for name, usual in COLUMNS.items():
@@ -61,6 +62,10 @@ class Columns:
             present = [column for column in wanted if column and column in cells]
             if present:
                 found[name] = present[0]
+                if cells.count(present[0]) > 1:
+                    what = f"{cells.count(present[0])} columns are named {present[0]!r}"
+                    remedy = "keep or rename all but one"
+                    raise DatasetError(source, [Problem(f"{source}, header", what, remedy)])
             elif name in _REQUIRED or (first and self.given.get(name)):
                 columns = ", ".join(repr(column) for column in cells if column)
                 flag = f"--{name.removesuffix('_id').replace('_', '-')}-column"
@@ -97,7 +102,9 @@ def stated_row(
 
     def text(name: str) -> str | None:
         value = cells.get(found[name]) if name in found else None
-        if isinstance(value, float) and value == int(value):
+        if isinstance(value, float) and math.isnan(value):
+            return None  # an empty cell, as many tools write it
+        if isinstance(value, float) and value.is_integer():
             value = int(value)  # a spreadsheet's "7" is 7.0
         return None if value in (None, "") else str(value)
 

@@ -127,6 +127,8 @@ def _table_rows(
             found = names.find(cells, path.name, first=columns is None)
             columns = cells.columns
         image = cells[found["image"]]
+        if isinstance(image, bytes):
+            image = {"bytes": image, "path": None}
         fields: dict[str, object] = {}
         if isinstance(image, Mapping):
             from pfd_iqa_hf.data.hub_sets import stored_picture
@@ -134,6 +136,10 @@ def _table_rows(
             fields = stored_picture(image, cache_dir, where)
         elif image in (None, ""):
             fields = {"image": None, "name": "", "trouble": "no picture is named"}
+        elif not isinstance(image, str | int | float):
+            kind = type(image).__name__
+            trouble = f"a cell of type {kind} is neither a path nor a picture"
+            fields = {"image": None, "name": "", "trouble": trouble}
         else:
             name = os.fspath(str(image)).replace("\\", "/") if os.sep == "/" else str(image)
             fields = {"image": base / name, "name": name}

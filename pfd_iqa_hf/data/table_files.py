@@ -40,10 +40,14 @@ class Cells(Mapping[str, object]):
     def __init__(self, columns: Sequence[str], values: Sequence[object]) -> None:
         self.columns = tuple(columns)
         padded = [*values, *[None] * (len(columns) - len(values))]
-        # Of two columns with one name the first counts; `_header` refuses those that are needed.
+        # Of two columns with one name the first counts; `Columns.find` refuses those it reads.
         self._values: dict[str, object] = {}
         for column, value in zip(columns, padded, strict=False):
             self._values.setdefault(_plain(column), value)
+
+    def count(self, column: str) -> int:
+        """How many columns have this name."""
+        return sum(_plain(other) == _plain(column) for other in self.columns)
 
     def __getitem__(self, column: str) -> object:
         """The cell of a column; text without the blanks around it."""
@@ -216,9 +220,11 @@ def read_parquet(path: Path) -> Iterator[TableRow]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=256):
-                for row in batch.to_pylist():
+                # By columns: of two with one name a dictionary of the row would hold the last.
+                columns = [column.to_pylist() for column in batch.columns]
+                for row in zip(*columns, strict=True):
                     number += 1
-                    yield f"{path.name}, row {number}", Cells(list(row), list(row.values()))
+                    yield f"{path.name}, row {number}", Cells(batch.schema.names, row)
     except (pyarrow.ArrowException, OSError) as error:
         raise _error(path, f"it is no readable parquet file ({error})", "write it again") from error
 

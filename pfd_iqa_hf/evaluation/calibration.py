@@ -127,7 +127,7 @@ class Calibration:
             if fitted is not None and fitted != given:
                 raise ValueError(
                     f"was made for the {what} {fitted}, these are {given}; run `pfd-iqa calibrate` "
-                    "again with this model, or give the model it was made for"
+                    "again with this --model and these --views, or score with those it was made for"
                 )
 
     def _own(self, common: Array) -> Array:

@@ -46,6 +46,11 @@ class _Member(tarfile.TarInfo):
     def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
         try:
             member = super().fromtarfile(archive)
+        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
+            if archive.offset == 0:
+                raise
+            # Cut off between two members: tarfile would take it for whole.
+            raise _DamagedError("the blocks of zeros at its end are missing") from error
         except (
             tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
             tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]

@@ -20,6 +20,7 @@ from .ahead import UNKNOWN_BYTES, DaemonThreads, work_ahead
 from .find import FoundPicture
 from .heat_map import heat_map, preview
 from .records import Record, make_record
+from .saving import save_whole
 
 __all__ = ["BatchScorer", "PreparedPicture"]
 
@@ -169,7 +170,7 @@ class BatchScorer(ABC):
             if map_folder is not None and prepared.small is not None:
                 file = map_folder / names.of(prepared.found)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                heat_map(prepared.small, result["quality_map"]).save(file)
+                save_whole(heat_map(prepared.small, result["quality_map"]), file)
             yield make_record(path, self.origin, result, prepared.size, extra=self.extra)
 
 

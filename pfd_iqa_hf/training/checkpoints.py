@@ -132,6 +132,9 @@ def save_tensors(
         save_file(state, path, metadata=metadata)
     except SafetensorError as error:  # which is no OSError, whatever its cause
         raise OSError(f"{path} could not be written ({error}); free some room") from error
+    mask = os.umask(0o077)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)  # safetensors makes files that nobody else may read
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
