@@ -229,7 +229,9 @@ def facts_results(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 def results_note(results: dict[str, dict[str, Any]]) -> str:
     """A sentence or two beside the table of the card."""
-    note = "Of these weights with their default views, in bfloat16."
+    precisions = {result.get("dtype") for result in results.values() if "srcc" in result}
+    note = "Of these weights with their default views"
+    note += ", in bfloat16." if precisions == {"bfloat16"} else "."
     if "authentic_biq2021" in results:
         biq = results["authentic_biq2021"]
         within, covered = biq["srcc_within_subset_mean"], 100 * biq["coverage_of_80_interval"]
@@ -270,6 +272,18 @@ def _target(name: str) -> Callable[[dict[str, Any]], str]:
 
 def _targets_of(result: dict[str, Any]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = result.get("targets") or []
+    if "caught" in result:
+        return _shares(result["false_alarms"], "false alarms", 0.02) + _shares(
+            result["caught"], "caught"
+        )
+    if "pairs" in result:
+        pairs, maps = result["pairs"]["overall"], result["map"]["overall"]
+        return [
+            {"name": "two or more levels apart", "value": pairs["two_or_more_levels"]},
+            {"name": "neighbouring levels", "value": pairs["neighbours"]},
+            {"name": "untouched over levels 2 to 4", "value": pairs["clean_over_level_2_to_4"]},
+            {"name": "spoilt quadrant is the lowest of the map", "value": maps["found"]},
+        ]
     if found or "srcc" not in result:
         return found
     kept = {"srcc": "SRCC", "plcc": "PLCC", "plcc_after_logistic4": "PLCC after logistic fit"}
@@ -280,6 +294,16 @@ def _targets_of(result: dict[str, Any]) -> list[dict[str, Any]]:
     rows.append({"name": "RMSE, points", "value": result["rmse"]})
     share = {"name": "80 % interval covers", "share": True}
     return [*rows, {**share, "value": result["coverage_of_80_interval"]}]
+
+
+def _shares(parts: dict[str, Any], what: str, most: float | None = None) -> list[dict[str, Any]]:
+    rows = []
+    for name, part in parts.items():
+        row = {"name": f"{what}, {name}", "value": part["share"], "share": True, "most": most}
+        if most is not None:
+            row["holds"] = part["share"] <= most
+        rows.append(row)
+    return rows
 
 
 def _number(row: dict[str, Any], key: str = "value") -> str:
@@ -335,6 +359,11 @@ _ROWS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
         _target("both groups"),
     ),
     (
+        "counterfactuals",
+        "the degradation that was applied is what costs most, levels 3 to 5",
+        _target("applied group costs most"),
+    ),
+    (
         "quality_map",
         "a degraded quadrant is the lowest of the quality map",
         _target("degraded quadrant"),
@@ -343,6 +372,11 @@ _ROWS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
         "uncertainty_biq2021",
         "80 % interval covers, BIQ2021 test",
         _target("80 % interval covers, all"),
+    ),
+    (
+        "uncertainty_biq2021",
+        "RMSE falls when the 20 % most uncertain are put aside, by",
+        _target("RMSE cut"),
     ),
     ("invariance", "mirrored: mean change in points", _target("mirrored: mean")),
     (
