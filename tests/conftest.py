@@ -54,7 +54,7 @@ def odd_pictures(
         "sixteen.png": (Image.fromarray(sixteen), {}),
         "sixteen.tif": (Image.fromarray(sixteen), {}),
         "float.tif": (Image.fromarray(np.asarray(grey) / np.float32(255)), {}),
-        "nan.tif": (Image.fromarray(np.full((9, 9), np.nan, np.float32)), {}),
+        "nan.tif": (Image.fromarray(np.diag([np.nan] * 9).astype(np.float32)), {}),
         "profile.png": (picture, {"icc_profile": profile}),
         "broken-profile.png": (picture, {"icc_profile": b"broken"}),
         "turned.jpg": (picture, {"exif": exif}),
