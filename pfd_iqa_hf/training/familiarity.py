@@ -24,14 +24,13 @@ from pfd_iqa_hf.data.table import Rating
 from pfd_iqa_hf.modeling.familiarity import Familiarity, familiarity_feature
 from pfd_iqa_hf.modeling.image_processing_pfd_iqa import PfdIqaImageProcessor
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
-from pfd_iqa_hf.modeling.picture_reading import open_picture
 from pfd_iqa_hf.training.export import export
 from pfd_iqa_hf.training.finished import finished_parser, load_finished
+from pfd_iqa_hf.training.validation import views_of
 
 __all__ = ["fit_familiarity", "forget_familiarity", "main"]
 
 _DIRECTIONS = 64
-_BATCH = 8
 # Photographs of other cameras lie farther than held-back ones of the same data set.
 _MARGIN = 1.1
 
@@ -124,9 +123,8 @@ def _features(
     """One row a picture, (P, D)."""
     model.eval()
     rows = []
-    for start in range(0, len(ratings), _BATCH):
-        pictures = [open_picture(rating.image) for rating in ratings[start : start + _BATCH]]
-        views = processor(images=pictures, return_tensors="pt")["pixel_values"].to(model.device)
+    for batch in views_of(processor, ratings):
+        views = batch["pixel_values"].to(model.device)
         tokens = model.pfd_iqa(views.flatten(0, 1)).familiarity_token
         rows.append(familiarity_feature(tokens.unflatten(0, views.shape[:2])))
     return torch.cat(rows)

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from pfd_iqa_hf.data.distortions import DISTORTION_GROUP, DISTORTION_TYPES, distort
+from pfd_iqa_hf.data.distortions import DISTORTION_GROUP, distort
 from pfd_iqa_hf.data.table import Rating
 from pfd_iqa_hf.modeling.image_processing_pfd_iqa import PfdIqaImageProcessor
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
@@ -35,7 +35,7 @@ from pfd_iqa_hf.modeling.picture_reading import open_picture
 from pfd_iqa_hf.training.export import export
 from pfd_iqa_hf.training.finished import finished_parser, load_finished
 from pfd_iqa_hf.training.optimization import rate_factor
-from pfd_iqa_hf.training.samples import another_type, distortion_label, sample_generator
+from pfd_iqa_hf.training.samples import another_type, any_type, distortion_label, sample_generator
 
 __all__ = ["NamedPictures", "NamesOptions", "fit_names", "main"]
 
@@ -115,7 +115,7 @@ class NamedPictures(Dataset):
         draw = generator.random()
         types: list[str] = []
         if draw >= _CLEAN_SHARE:
-            types.append(_some_type(generator))
+            types.append(any_type(generator))
         if _CLEAN_SHARE <= draw < _CLEAN_SHARE + _COMPOSED_SHARE:
             types.append(another_type(DISTORTION_GROUP[types[0]], generator))
         for name in types:
@@ -127,14 +127,6 @@ class NamedPictures(Dataset):
         if self.views < len(views):
             views = views[torch.from_numpy(generator.choice(len(views), self.views, False))]
         return views, distortion_label(applied, self.names)
-
-
-def _some_type(generator: np.random.Generator) -> str:
-    """One group first, then a type of it: thirteen of the 25 are colour, noise or spatial."""
-    groups = sorted(set(DISTORTION_GROUP.values()))
-    group = groups[generator.integers(len(groups))]
-    types = [name for name in DISTORTION_TYPES if DISTORTION_GROUP[name] == group]
-    return types[generator.integers(len(types))]
 
 
 def _in_some_shape(picture: Image.Image, generator: np.random.Generator) -> Image.Image:

@@ -22,6 +22,7 @@ from pfd_iqa_hf.modeling.picture_reading import open_picture
 __all__ = [
     "DegradedTriple",
     "another_type",
+    "any_type",
     "degraded_triple",
     "distortion_label",
     "method_draws",
@@ -133,11 +134,8 @@ def degraded_triple(
         score: What people gave the photograph, 0 to 100; NaN leaves the triple without scores.
     """
     picture = open_picture(path)
-    # One type a group first, then within it: thirteen of the 25 types are colour, noise or spatial.
-    groups = sorted(set(DISTORTION_GROUP.values()))
-    group: str | None = groups[generator.integers(len(groups))]
-    types = [name for name in DISTORTION_TYPES if DISTORTION_GROUP[name] == group]
-    name = types[generator.integers(len(types))]
+    name = any_type(generator)
+    group: str | None = DISTORTION_GROUP[name]
     mild_level = int(generator.integers(0, 5))
     if clean_share and generator.random() < clean_share:
         mild_level = 0
@@ -183,6 +181,14 @@ def degraded_triple(
     triple = _triple((views[0], views[1]), generator, group, levels, scores)
     triple.second_group = DISTORTION_GROUP[other] if other else None
     return triple
+
+
+def any_type(generator: np.random.Generator) -> str:
+    """Draw a group first, then a type of it: thirteen of the 25 are colour, noise or spatial."""
+    groups = sorted(set(DISTORTION_GROUP.values()))
+    group = groups[generator.integers(len(groups))]
+    types = [name for name in DISTORTION_TYPES if DISTORTION_GROUP[name] == group]
+    return types[generator.integers(len(types))]
 
 
 def another_type(group: str | None, generator: np.random.Generator) -> str:

@@ -24,14 +24,12 @@ import torch.nn.functional as F
 from pfd_iqa_hf.data.table import Rating
 from pfd_iqa_hf.modeling.image_processing_pfd_iqa import PfdIqaImageProcessor
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
-from pfd_iqa_hf.modeling.picture_reading import open_picture
 from pfd_iqa_hf.training.export import export
 from pfd_iqa_hf.training.finished import finished_parser, load_finished
-from pfd_iqa_hf.training.validation import calibrate
+from pfd_iqa_hf.training.validation import calibrate, views_of
 
 __all__ = ["fit_uncertainty", "main"]
 
-_BATCH = 8
 _PICTURES_A_STEP = 128
 _DECAY = 0.05
 # Of the fitted pictures, so many tell when to stop.
@@ -153,14 +151,13 @@ def _what_the_head_sees(
     )
     views = 0
     try:
-        for start in range(0, len(ratings), _BATCH):
-            pictures = [open_picture(rating.image) for rating in ratings[start : start + _BATCH]]
-            pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
+        for number, batch in enumerate(views_of(processor, ratings), start=1):
+            pixels = batch["pixel_values"]
             views = pixels.shape[1]
             with torch.autocast(model.device.type, torch.bfloat16):
                 scores.append(model(pixels.to(model.device)).logits.float().cpu())
-            if start % (50 * _BATCH) == 0:
-                report(f"{start} of {len(ratings)} pictures seen")
+            if number % 50 == 0:
+                report(f"{sum(map(len, scores))} of {len(ratings)} pictures seen")
     finally:
         hook.remove()
     labels = torch.tensor([rating.mos for rating in ratings], dtype=torch.float32)

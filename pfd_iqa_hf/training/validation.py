@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,17 @@ from pfd_iqa_hf.modeling.picture_reading import open_picture
 from pfd_iqa_hf.training.batches import normalise
 from pfd_iqa_hf.training.teacher import Teacher
 
-__all__ = ["SMALLEST_GROUP", "calibrate", "centre_crop", "validate", "within_group_srcc"]
+__all__ = [
+    "SMALLEST_GROUP",
+    "calibrate",
+    "centre_crop",
+    "validate",
+    "views_of",
+    "within_group_srcc",
+]
 
 _CHECKED_LEVELS = (100, 200, 300, 400)
+_PICTURES_AT_ONCE = 8
 SMALLEST_GROUP = 5
 
 
@@ -117,6 +125,18 @@ def validate(
     return {key: round(value, 4) for key, value in result.items()}
 
 
+def views_of(processor: PfdIqaImageProcessor, ratings: Sequence[Rating]) -> Iterator[Any]:
+    """The views of a test, a few pictures at a time, as the model takes them by keyword.
+
+    Raises:
+        PictureError: a picture cannot be read.
+    """
+    for start in range(0, len(ratings), _PICTURES_AT_ONCE):
+        some = ratings[start : start + _PICTURES_AT_ONCE]
+        pictures = [open_picture(rating.image) for rating in some]
+        yield processor(images=pictures, return_tensors="pt")
+
+
 @torch.inference_mode()
 def calibrate(model: PfdIqaForImageQualityAssessment, ratings: Sequence[Rating]) -> dict[str, Any]:
     """Fit (16) on held-back pictures with the views of the test; writes into the configuration.
@@ -134,9 +154,8 @@ def calibrate(model: PfdIqaForImageQualityAssessment, ratings: Sequence[Rating])
     processor = PfdIqaImageProcessor(view_strategy=model.config.view_strategy)
     low, high = model.config.score_range
     means, variances, spreads = [], [], []
-    for start in range(0, len(ratings), 8):
-        pictures = [open_picture(rating.image) for rating in ratings[start : start + 8]]
-        inputs = processor(images=pictures, return_tensors="pt").to(model.device)
+    for batch in views_of(processor, ratings):
+        inputs = batch.to(model.device)
         with torch.autocast(model.device.type, torch.bfloat16):
             output = model(**inputs)
         scores = low + (high - low) * output.view_logits.float().sigmoid().cpu()
