@@ -16,6 +16,10 @@ from transformers import initialization as init
 
 __all__ = ["ConditionAttention", "FeatureUNet", "TimeEmbedding", "noise_from_velocity"]
 
+# Of one condition: difference of the folded keys (B, h, D'), of the folded values (B, h, D'), and
+# what all tokens receive (B, 1, D').
+FoldedCondition = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
 
 def noise_from_velocity(
     velocity: torch.Tensor, feature: torch.Tensor, alpha_bar: torch.Tensor | float
@@ -58,8 +62,10 @@ class ConditionAttention(nn.Module):
     """Cross-attention from N tokens to the two condition tokens.
 
     With so few keys the query and output projections are folded into keys and values: per head,
-    (W_q x)·k = x·(W_qᵀ k).  The result is that of ordinary multi-head attention; the cost falls
-    from N·2·D'² to N·4·h·D' multiplications, and keys and values serve all denoising steps.
+    (W_q x)·k = x·(W_qᵀ k).  And a softmax over two keys is the sigmoid of their difference: head by
+    head the second value is given to all tokens, and what the first has more to those that attend
+    to it.  The result is that of ordinary multi-head attention; the cost falls from N·2·D'² to
+    N·2·h·D' multiplications, and what is folded serves all denoising steps.
 
     Args:
         width: Width D' of tokens and condition.
@@ -75,24 +81,24 @@ class ConditionAttention(nn.Module):
         self.value = nn.Linear(width, width, bias=False)
         self.output = nn.Linear(width, width)
 
-    def fold(self, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Args: condition (B, C, D'). Returns: folded keys and values, (B, h·C, D') each."""
+    def fold(self, condition: torch.Tensor) -> FoldedCondition:
+        """Args: condition (B, 2, D'). Returns: what `forward` takes beside the tokens."""
         heads, depth = self.heads, condition.shape[-1] // self.heads
-        key = self.key(condition).unflatten(-1, (heads, depth))  # (B, C, h, d)
+        key = self.key(condition).unflatten(-1, (heads, depth))  # (B, 2, h, d)
         value = self.value(condition).unflatten(-1, (heads, depth))
         query = self.query.weight.unflatten(0, (heads, depth))  # (h, d, D')
         output = self.output.weight.unflatten(1, (heads, depth))  # (D', h, d)
-        keys = torch.einsum("bchd,hde->bhce", key, query) / math.sqrt(depth)
-        values = torch.einsum("bchd,ehd->bhce", value, output)
-        return keys.flatten(1, 2), values.flatten(1, 2)
+        keys = torch.einsum("bhd,hde->bhe", key[:, 0] - key[:, 1], query) / math.sqrt(depth)
+        values = torch.einsum("bhd,ehd->bhe", value[:, 0] - value[:, 1], output)
+        shared = self.output(value[:, 1].flatten(1))[:, None]
+        return keys, values, shared
 
     def forward(
-        self, tokens: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+        self, tokens: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, shared: torch.Tensor
     ) -> torch.Tensor:
         """Args: tokens (B, N, D') and what `fold` returned. Returns: tokens (B, N, D')."""
-        scores = self.norm(tokens) @ keys.transpose(1, 2)  # (B, N, h·C)
-        weights = scores.unflatten(-1, (self.heads, -1)).softmax(-1).flatten(-2)
-        return tokens + weights @ values + self.output.bias
+        first = (self.norm(tokens) @ keys.transpose(1, 2)).sigmoid()  # (B, N, h)
+        return tokens + torch.baddbmm(shared, first, values)
 
 
 class DenoisingBlock(nn.Module):
@@ -123,15 +129,24 @@ class DenoisingBlock(nn.Module):
         tokens: torch.Tensor,
         grid: tuple[int, int],
         time: torch.Tensor,
-        folded: tuple[torch.Tensor, torch.Tensor],
+        folded: FoldedCondition,
     ) -> torch.Tensor:
         """Args: tokens (B, N, D'), their grid, time embedding (B or 1, D'), folded condition."""
         image = tokens.transpose(1, 2).unflatten(2, grid)  # (B, D', rows, columns)
         spread = self.spread(image).flatten(2).transpose(1, 2)  # (B, N, D')
         scale, shift = self.time(F.silu(time))[:, None].chunk(2, dim=-1)  # (B or 1, 1, D')
-        hidden = self.norm(spread) * (1 + scale) + shift
-        tokens = tokens + self.contract(F.gelu(self.expand(hidden)))
+        hidden = self._expand(self.norm(spread), scale, shift)
+        tokens = tokens + self.contract(F.gelu(hidden))
         return self.attention(tokens, *folded)
+
+    def _expand(
+        self, normed: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
+    ) -> torch.Tensor:
+        """W((1 + scale) ⊙ x + shift) + b; one level for all rows goes into the small matrix."""
+        if len(scale) > 1:
+            return self.expand(normed * (1 + scale) + shift)
+        weight, bias = self.expand.weight, self.expand.bias
+        return F.linear(normed, weight * (1 + scale[0]), bias + weight @ shift[0, 0])
 
 
 class FeatureUNet(nn.Module):
@@ -168,8 +183,8 @@ class FeatureUNet(nn.Module):
         first = list(self.middle) if self.levels == 2 else [self.entry]
         return [*first, self.exit]
 
-    def fold(self, condition: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of every block for a condition (B, C, D'); once for all steps."""
+    def fold(self, condition: torch.Tensor) -> list[FoldedCondition]:
+        """What every block needs of a condition (B, 2, D'); once for all steps."""
         return [block.attention.fold(condition) for block in self._blocks()]
 
     def forward(
@@ -177,7 +192,7 @@ class FeatureUNet(nn.Module):
         feature: torch.Tensor,
         timesteps: torch.Tensor,
         grid: tuple[int, int],
-        folded: list[tuple[torch.Tensor, torch.Tensor]],
+        folded: list[FoldedCondition],
     ) -> torch.Tensor:
         """Predict the velocity; `noise_from_velocity` turns it into noise.
 
@@ -203,8 +218,8 @@ class FeatureUNet(nn.Module):
             low = self.down(image)  # (B, D', rows/2, columns/2)
             low_grid = (low.shape[2], low.shape[3])
             low_tokens = low.flatten(2).transpose(1, 2)
-            for block, keys_and_values in zip(self.middle, folded[:-1], strict=True):
-                low_tokens = block(low_tokens, low_grid, time, keys_and_values)
+            for block, its_condition in zip(self.middle, folded[:-1], strict=True):
+                low_tokens = block(low_tokens, low_grid, time, its_condition)
             image = self.up(low_tokens).transpose(1, 2).unflatten(2, low_grid)
             image = F.interpolate(image, scale_factor=2, mode="nearest")
             tokens = tokens + image[:, :, :rows, :columns].flatten(2).transpose(1, 2)

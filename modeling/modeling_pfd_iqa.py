@@ -29,7 +29,7 @@ from .checkpoint_pair import load_pair
 from .configuration_pfd_iqa import PfdIqaConfig
 from .counterfactuals import distortion_costs
 from .familiarity import Familiarity, familiarity_feature, flat_is_unfamiliar
-from .feature_unet import FeatureUNet, noise_from_velocity
+from .feature_unet import FeatureUNet
 from .model_losses import method_losses, opinion_losses
 from .noise_alignment import NoiseAlignment, PriorFusion
 from .outputs import PfdIqaFeatures, PfdIqaOutput, in_declared_order
@@ -200,14 +200,17 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
             norm, weight = self.level_norms[place], weights[place]
             project: Any = self.level_projections[place]
             state = states[level].to(norm.weight.dtype)
-            patches = norm(state[:, -tokens:])  # (R, N, D): class and register tokens come first
+            normed = norm(state)
             # The level's weight goes into the small matrix, not over all tokens.
-            part = F.linear(patches, weight * project.weight, weight * project.bias)
+            part = F.linear(normed, weight * project.weight, weight * project.bias)
             feature = part if feature is None else feature + part
             if self.class_projections is not None:
-                class_token = norm(_class_token(state, tokens))
+                # Where there is no class token, the mean is normalised, not the tokens.
+                has_one = state.shape[1] > tokens
+                class_token = normed[:, 0] if has_one else norm(state.mean(dim=1))
                 seen = weight * self.class_projections[place](class_token)
                 shared = seen if shared is None else shared + seen
+        feature = feature[:, -tokens:]  # (R, N, D): class and register tokens come first
         if shared is not None:
             feature = feature + shared[:, None]
         class_token = _class_token(states[self.config.feature_levels[-1]], tokens)
@@ -245,8 +248,7 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
         for level, previous in self.scheduler.schedule(num_inference_steps):
             timestep = torch.full((1,), float(level), device=state.device)
             velocity = self.denoiser(state, timestep, grid, folded)
-            predicted = noise_from_velocity(velocity, state, self.scheduler.alpha_bar(level))
-            state, _ = self.scheduler.move(predicted, level, previous, state)
+            state = self.scheduler.turn(velocity, level, previous, state)
         return state
 
     @can_return_tuple

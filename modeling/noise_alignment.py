@@ -44,7 +44,7 @@ class PriorFusion(nn.Module):
         if self.form == "add":
             return feature + modulation, modulation
         scale, shift = modulation.chunk(2, dim=-1)
-        return feature + scale * self.norm(feature) + shift, modulation
+        return torch.addcmul(feature + shift, scale, self.norm(feature)), modulation
 
 
 class NoiseAlignment(nn.Module):
@@ -86,7 +86,7 @@ class NoiseAlignment(nn.Module):
         pooled = F.gelu(self.bottleneck(feature)).mean(dim=1)  # (B, r)
         gamma = self.weigh(pooled).float().softmax(-1)[:, 0]  # (7): (B,)
         weight = gamma[:, None, None]
-        return weight * clean + (1 - weight) * latents, clean, gamma  # (8)
+        return torch.lerp(latents, clean, weight), clean, gamma  # (8)
 
 
 def matching_weight(residual: torch.Tensor, alpha_bar: float) -> torch.Tensor:

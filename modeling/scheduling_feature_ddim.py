@@ -148,6 +148,21 @@ class FeatureDDIMScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         noise_part = math.sqrt(1 - alpha_previous)
         return math.sqrt(alpha_previous) * clean + noise_part * model_output, clean
 
+    def turn(
+        self, velocity: torch.Tensor, timestep: int, previous: int, sample: torch.Tensor
+    ) -> torch.Tensor:
+        """One step of (12) by the velocity v = √ᾱ ε − √(1−ᾱ) F_0 instead of the noise.
+
+        Sample and velocity are clean feature and noise, turned by the angle whose cosine is √ᾱ;
+        with η = 0 a step turns them back by the difference of two such angles.
+
+        Returns:
+            What `move` returns first for the noise of that velocity.
+        """
+        angle = math.acos(math.sqrt(self.alpha_bar(timestep)))
+        back = angle - math.acos(math.sqrt(self.alpha_bar(previous)))
+        return torch.add(math.cos(back) * sample, velocity, alpha=-math.sin(back))
+
     def step(
         self,
         model_output: torch.Tensor,

@@ -38,8 +38,18 @@ def test_folded_attention_is_multi_head_attention() -> None:
     tokens = torch.randn(2, 7, width, generator=generator)
     condition = torch.randn(2, 2, width, generator=generator)
     attended, _ = reference(ours.norm(tokens), condition, condition)
-    keys, values = ours.fold(condition)
-    assert torch.allclose(ours(tokens, keys, values), tokens + attended, atol=1e-5)
+    assert torch.allclose(ours(tokens, *ours.fold(condition)), tokens + attended, atol=1e-5)
+
+
+def test_one_level_for_all_rows_is_that_level_of_each() -> None:
+    unet = FeatureUNet(8, 2, 2, 1)
+    _awake(unet)
+    generator = torch.Generator().manual_seed(5)
+    feature = torch.randn(3, 12, 8, generator=generator)
+    folded = unet.fold(torch.randn(3, 2, 8, generator=generator))
+    shared = unet(feature, torch.tensor([150]), (3, 4), folded)
+    each = unet(feature, torch.tensor([150, 150, 150]), (3, 4), folded)
+    assert torch.allclose(shared, each, atol=1e-5)
 
 
 def test_time_embedding_reads_sinusoids_of_the_level() -> None:

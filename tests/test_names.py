@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,20 @@ def test_every_picture_comes_from_its_index_alone(pristine: list[Rating]) -> Non
     torch.testing.assert_close(labels.sum(-1), torch.ones(len(labels)))
     strong = (labels[:, 1:] > 0.25).sum(-1)  # names that a picture certainly has
     assert {0, 1, 2} == set(strong.tolist())
+
+
+def test_added_photographs_are_degraded_too(pristine: list[Rating], tmp_path: Path) -> None:
+    red = tmp_path / "red.png"
+    Image.new("RGB", (96, 64), "red").save(red)
+    names = tiny_config().distortion_names
+    paths = [rating.image for rating in pristine]
+    without = NamedPictures(paths, _processor(), names, 60, 1, seed=3)
+    pictures = NamedPictures(paths, _processor(), names, 60, 1, seed=3, added=[red])
+    spread = [float(pictures[index][0].std(dim=(-1, -2)).max()) for index in range(60)]
+    assert (
+        6 <= sum(value < 0.1 for value in spread) <= 30
+    )  # of one colour, but where noise is added
+    assert min(float(without[index][0].std(dim=(-1, -2)).max()) for index in range(60)) > 0.1
 
 
 def test_a_mild_level_is_half_hidden() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from pfd_iqa_hf.modeling.feature_unet import noise_from_velocity
 from pfd_iqa_hf.modeling.scheduling_feature_ddim import FeatureDDIMScheduler
 
 
@@ -161,3 +162,12 @@ def test_errors_name_the_value() -> None:
     scheduler.set_timesteps(5)
     with pytest.raises(ValueError, match="timestep 399"):
         scheduler.step(_features(1), 399, _features(1))
+
+
+@pytest.mark.parametrize(("level", "previous"), [(400, 320), (80, -1), (37, 5)])
+def test_a_turn_by_velocity_is_a_step_by_noise(level: int, previous: int) -> None:
+    scheduler = FeatureDDIMScheduler()
+    sample, velocity = _features(6), _features(7)
+    noise = noise_from_velocity(velocity, sample, scheduler.alpha_bar(level))
+    expected, _ = scheduler.move(noise, level, previous, sample)
+    assert torch.allclose(scheduler.turn(velocity, level, previous, sample), expected, atol=1e-5)

@@ -8,7 +8,9 @@ a loss holds each view's score where it was::
     python -m pfd_iqa_hf.training.names --model run --dataset BIQ2021 --data-dir BIQ2021 \
         --config pfd_iqa_hf/training/recipes/default.yaml --output-dir named
 
-The photographs are the pristine ones of a run with the same `--config`.  As the backbone rests, its
+The photographs are the pristine ones of a run with the same `--config`, and those of
+`--photographs FOLDER` besides: the pictures of one data set have all gone through the same codec,
+and a file that has not would be taken for something else.  As the backbone rests, its
 features are computed once and kept in memory: 0.2 MB a view of a ViT-S.
 """
 
@@ -27,11 +29,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from pfd_iqa_hf.data.distortions import DISTORTION_GROUP, distort
+from pfd_iqa_hf.data.distortions import DISTORTION_GROUP, DISTORTION_TYPES, distort
 from pfd_iqa_hf.data.table import Rating
 from pfd_iqa_hf.modeling.image_processing_pfd_iqa import PfdIqaImageProcessor
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.modeling.picture_reading import open_picture
+from pfd_iqa_hf.scoring.find import find_pictures
 from pfd_iqa_hf.training.export import export
 from pfd_iqa_hf.training.finished import finished_parser, load_finished
 from pfd_iqa_hf.training.optimization import rate_factor
@@ -39,7 +42,10 @@ from pfd_iqa_hf.training.samples import another_type, any_type, distortion_label
 
 __all__ = ["NamedPictures", "NamesOptions", "fit_names", "main"]
 
-_CLEAN_SHARE, _COMPOSED_SHARE = 0.1, 0.25
+_CLEAN_SHARE, _COMPOSED_SHARE = 0.1, 0.35
+_ADDED_SHARE = (
+    0.3  # of the pictures are made from photographs that were added, where there are some
+)
 _PURPOSE = 7  # of the samples' random numbers
 _LONG_SIDES = (384, 512)
 _LARGEST_ASPECT = 1.5
@@ -62,9 +68,9 @@ class NamesOptions:
         mixed_precision: Products in bfloat16.
     """
 
-    pictures: int = 6000
+    pictures: int = 9000
     views: int = 2
-    epochs: int = 12
+    epochs: int = 14
     batch_size: int = 32
     learning_rate: float = 2e-3
     hold: float = 4.0
@@ -84,6 +90,7 @@ class NamedPictures(Dataset):
         count: Pictures; each has a photograph, a size, types and levels drawn from (seed, index).
         views: Of the processor's views, so many are drawn.
         seed: Of all draws.
+        added: More photographs, from which a fixed share of the pictures is made.
     """
 
     def __init__(
@@ -94,8 +101,10 @@ class NamedPictures(Dataset):
         count: int,
         views: int,
         seed: int,
+        added: Sequence[Any] = (),
     ) -> None:
         self.paths = list(paths)
+        self.added = list(added)
         self.processor = processor
         self.names = list(names)
         self.count = count
@@ -109,13 +118,16 @@ class NamedPictures(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views (V, 3, H, W) and the soft label over the names (K_d,)."""
         generator = sample_generator(self.seed, 0, index, purpose=_PURPOSE)
-        path = self.paths[int(generator.integers(len(self.paths)))]
+        paths = self.added if self.added and generator.random() < _ADDED_SHARE else self.paths
+        path = paths[int(generator.integers(len(paths)))]
         picture = _in_some_shape(open_picture(path), generator)
         applied: list[tuple[str, int]] = []
         draw = generator.random()
         types: list[str] = []
         if draw >= _CLEAN_SHARE:
-            types.append(any_type(generator))
+            # Half of the draws by group, half by type: several groups have one type alone.
+            by_type = DISTORTION_TYPES[int(generator.integers(len(DISTORTION_TYPES)))]
+            types.append(any_type(generator) if generator.random() < 0.5 else by_type)
         if _CLEAN_SHARE <= draw < _CLEAN_SHARE + _COMPOSED_SHARE:
             types.append(another_type(DISTORTION_GROUP[types[0]], generator))
         for name in types:
@@ -150,6 +162,7 @@ def fit_names(
     pristine: Sequence[Rating],
     options: NamesOptions | None = None,
     report: Any = print,
+    added: Sequence[Any] = (),
 ) -> dict[str, float]:
     """Fit the distortion task to true names.
 
@@ -159,6 +172,7 @@ def fit_names(
         pristine: Photographs to degrade.
         options: How much and how long.
         report: Called with a line now and then.
+        added: Paths of more photographs; four tenths of the pictures are made from them.
 
     Returns:
         Of the last epoch: `names`, the divergence from the true names, and `moved`, the RMS change
@@ -181,6 +195,7 @@ def fit_names(
         options.pictures,
         options.views,
         options.seed,
+        added,
     )
     stored = _stored_features(model.eval(), pictures, options, report)
     trained = [(name, p) for name, p in model.named_parameters() if ".distortion_task." in name]
@@ -341,10 +356,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = finished_parser(__doc__)
     given = NamesOptions()
     parser.add_argument("--pictures", type=int, default=given.pictures, help="degraded pictures")
+    parser.add_argument("--views", type=int, default=given.views, help="views of each of them")
     parser.add_argument("--epochs", type=int, default=given.epochs)
+    parser.add_argument(
+        "--photographs", nargs="+", default=[], metavar="FOLDER", help="more photographs to degrade"
+    )
     parser.add_argument("--hold", type=float, default=given.hold, help="weight of held scores")
     parser.add_argument("--workers", type=int, default=given.workers)
     options, rest = parser.parse_known_args(arguments)
+    photographs, barren = find_pictures(options.photographs, recursive=True)
+    if barren:
+        parser.error(f"--photographs: no picture in {', '.join(barren)}")
     model, processor, data = load_finished(options, rest)
     fit_names(
         model,
@@ -352,11 +374,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         data.recipe.pristine,
         NamesOptions(
             pictures=options.pictures,
+            views=options.views,
             epochs=options.epochs,
             hold=options.hold,
             workers=options.workers,
         ),
         lambda line: print(line, flush=True),
+        [picture.path for picture in photographs],
     )
     export(model, options.output_dir)
 
