@@ -2,7 +2,8 @@
 
     python benchmarks/overhead.py
 
-Both get the same 8 views of 224×224 in inference mode. Each round times both, in alternating order;
+Both get the same 8 views of 224×224 in inference mode, in a process set up as `pfd-iqa` sets up its
+own (`pfd_iqa_cli/process_memory.py`). Each round times both, in alternating order;
 the number is the median over the rounds of the ratio within a round, so that a machine that slows
 down for a while slows both.
 """
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from measured_model import add_model_arguments, describe, load_pipeline, write_result
+from pfd_iqa_cli.process_memory import steady_memory
 from pfd_iqa_hf.modeling.cpu_linear import cpu_linear
 
 
@@ -29,6 +31,7 @@ def main() -> None:
     add_model_arguments(parser)
     arguments = parser.parse_args()
 
+    steady_memory()
     model = load_pipeline(arguments).model
     vision_model = model.get_submodule("vision_model")
     generator = torch.Generator().manual_seed(0)
