@@ -90,7 +90,8 @@ def trajectory(model: Any, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         time = torch.full((1,), float(level), device=state.device)
         velocity = base.denoiser(state, time, grid, folded)
         noise = noise_from_velocity(velocity, state, base.scheduler.alpha_bar(level))
-        state, clean = base.scheduler.move(noise, level, previous, state)
+        _, clean = base.scheduler.move(noise, level, previous, state)
+        state = base.scheduler.turn(velocity, level, previous, state)
         stages[f"clean, step {number}"] = clean
     stages["F_0"] = state
     assert torch.allclose(state, out.refined, atol=1e-4)

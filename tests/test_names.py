@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_holding_keeps_the_scores(pristine: list[Rating]) -> None:
 def test_every_picture_comes_from_its_index_alone(pristine: list[Rating]) -> None:
     names = tiny_config().distortion_names
     paths = [rating.image for rating in pristine]
-    pictures = NamedPictures(paths, _processor(), names, 40, 2, seed=3)
+    pictures = NamedPictures(paths, _processor(), names, NamesOptions(pictures=40, seed=3))
     drawn = [pictures[index] for index in range(len(pictures))]
     views, label = pictures[7]
     assert torch.equal(views, drawn[7][0]) and torch.equal(label, drawn[7][1])
@@ -83,13 +84,30 @@ def test_added_photographs_are_degraded_too(pristine: list[Rating], tmp_path: Pa
     Image.new("RGB", (96, 64), "red").save(red)
     names = tiny_config().distortion_names
     paths = [rating.image for rating in pristine]
-    without = NamedPictures(paths, _processor(), names, 60, 1, seed=3)
-    pictures = NamedPictures(paths, _processor(), names, 60, 1, seed=3, added=[red])
+    options = NamesOptions(pictures=60, views=1, seed=3)
+    without = NamedPictures(paths, _processor(), names, options)
+    pictures = NamedPictures(paths, _processor(), names, options, added=[red])
     spread = [float(pictures[index][0].std(dim=(-1, -2)).max()) for index in range(60)]
     assert (
         6 <= sum(value < 0.1 for value in spread) <= 30
     )  # of one colour, but where noise is added
     assert min(float(without[index][0].std(dim=(-1, -2)).max()) for index in range(60)) > 0.1
+
+
+def test_types_may_be_drawn_alike(pristine: list[Rating]) -> None:
+    names = tiny_config().distortion_names
+    paths = [rating.image for rating in pristine]
+    shares = []
+    for type_share in (0.0, 1.0):
+        options = NamesOptions(pictures=150, views=1, seed=3, type_share=type_share)
+        options = replace(options, composed_share=0.0)
+        pictures = NamedPictures(paths, _processor(), names, options)
+        labels = torch.stack([pictures[index][1] for index in range(150)])
+        first = labels[:, 1:].argmax(-1) + 1  # the degradation, half hidden or not
+        degraded = labels[:, 1:].max(-1).values > 0.1
+        noise = first[degraded] == list(names).index("noise")
+        shares.append(float(noise.float().mean()))
+    assert shares[0] < 0.13 < shares[1]  # one group of eleven, four types of twenty-five
 
 
 def test_a_mild_level_is_half_hidden() -> None:

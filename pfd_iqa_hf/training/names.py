@@ -42,7 +42,7 @@ from pfd_iqa_hf.training.samples import another_type, any_type, distortion_label
 
 __all__ = ["NamedPictures", "NamesOptions", "fit_names", "main"]
 
-_CLEAN_SHARE, _COMPOSED_SHARE = 0.1, 0.35
+_CLEAN_SHARE = 0.1
 _ADDED_SHARE = (
     0.3  # of the pictures are made from photographs that were added, where there are some
 )
@@ -58,6 +58,9 @@ class NamesOptions:
     Args:
         pictures: Degraded pictures.
         views: Views of each, drawn from those of a test.
+        composed_share: Share of the pictures with two types.
+        type_share: Share of the first types that is drawn among all types alike; the others are
+            drawn after their group, and groups of one type are as frequent as those of four.
         epochs: Times that all are learnt from.
         batch_size: Pictures a step.
         learning_rate: Its largest value; warm-up over 30 steps, cosine to zero.
@@ -68,9 +71,11 @@ class NamesOptions:
         mixed_precision: Products in bfloat16.
     """
 
-    pictures: int = 9000
+    pictures: int = 6000
     views: int = 2
-    epochs: int = 14
+    composed_share: float = 0.25
+    type_share: float = 0.0
+    epochs: int = 12
     batch_size: int = 32
     learning_rate: float = 2e-3
     hold: float = 4.0
@@ -87,9 +92,8 @@ class NamedPictures(Dataset):
         paths: Photographs without visible faults.
         processor: Cuts the views.
         names: Names of the distortion prompts, `none` first.
-        count: Pictures; each has a photograph, a size, types and levels drawn from (seed, index).
-        views: Of the processor's views, so many are drawn.
-        seed: Of all draws.
+        options: Number of pictures, each with a photograph, a size, types and levels drawn from
+            (seed, index); number of its views; shares.
         added: More photographs, from which a fixed share of the pictures is made.
     """
 
@@ -98,26 +102,22 @@ class NamedPictures(Dataset):
         paths: Sequence[Any],
         processor: PfdIqaImageProcessor,
         names: Sequence[str],
-        count: int,
-        views: int,
-        seed: int,
+        options: NamesOptions,
         added: Sequence[Any] = (),
     ) -> None:
         self.paths = list(paths)
         self.added = list(added)
         self.processor = processor
         self.names = list(names)
-        self.count = count
-        self.views = views
-        self.seed = seed
+        self.options = options
 
     def __len__(self) -> int:
         """Number of pictures."""
-        return self.count
+        return self.options.pictures
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views (V, 3, H, W) and the soft label over the names (K_d,)."""
-        generator = sample_generator(self.seed, 0, index, purpose=_PURPOSE)
+        generator = sample_generator(self.options.seed, 0, index, purpose=_PURPOSE)
         paths = self.added if self.added and generator.random() < _ADDED_SHARE else self.paths
         path = paths[int(generator.integers(len(paths)))]
         picture = _in_some_shape(open_picture(path), generator)
@@ -125,10 +125,9 @@ class NamedPictures(Dataset):
         draw = generator.random()
         types: list[str] = []
         if draw >= _CLEAN_SHARE:
-            # Half of the draws by group, half by type: several groups have one type alone.
-            by_type = DISTORTION_TYPES[int(generator.integers(len(DISTORTION_TYPES)))]
-            types.append(any_type(generator) if generator.random() < 0.5 else by_type)
-        if _CLEAN_SHARE <= draw < _CLEAN_SHARE + _COMPOSED_SHARE:
+            alike = bool(self.options.type_share) and generator.random() < self.options.type_share
+            types.append(str(generator.choice(DISTORTION_TYPES)) if alike else any_type(generator))
+        if _CLEAN_SHARE <= draw < _CLEAN_SHARE + self.options.composed_share:
             types.append(another_type(DISTORTION_GROUP[types[0]], generator))
         for name in types:
             # The mildest level of one of two is hardly ever seen.
@@ -136,8 +135,9 @@ class NamedPictures(Dataset):
             picture = distort(picture, name, level, int(generator.integers(2**31)))
             applied.append((DISTORTION_GROUP[name], level))
         views = self.processor(images=picture, return_tensors="pt")["pixel_values"][0]
-        if self.views < len(views):
-            views = views[torch.from_numpy(generator.choice(len(views), self.views, False))]
+        if self.options.views < len(views):
+            chosen = generator.choice(len(views), self.options.views, False)
+            views = views[torch.from_numpy(chosen)]
         return views, distortion_label(applied, self.names)
 
 
@@ -192,9 +192,7 @@ def fit_names(
         [rating.image for rating in pristine],
         processor,
         names,
-        options.pictures,
-        options.views,
-        options.seed,
+        options,
         added,
     )
     stored = _stored_features(model.eval(), pictures, options, report)
@@ -357,6 +355,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = NamesOptions()
     parser.add_argument("--pictures", type=int, default=given.pictures, help="degraded pictures")
     parser.add_argument("--views", type=int, default=given.views, help="views of each of them")
+    parser.add_argument("--composed-share", type=float, default=given.composed_share)
+    parser.add_argument("--type-share", type=float, default=given.type_share)
     parser.add_argument("--epochs", type=int, default=given.epochs)
     parser.add_argument(
         "--photographs", nargs="+", default=[], metavar="FOLDER", help="more photographs to degrade"
@@ -375,6 +375,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         NamesOptions(
             pictures=options.pictures,
             views=options.views,
+            composed_share=options.composed_share,
+            type_share=options.type_share,
             epochs=options.epochs,
             hold=options.hold,
             workers=options.workers,
