@@ -23,7 +23,8 @@ from pfd_iqa_hf.data.distortions import DISTORTION_TYPES, LEVELS, distort
 from pfd_iqa_hf.modeling.cpu_linear import cpu_linear
 from pfd_iqa_hf.modeling.feature_unet import noise_from_velocity
 from pfd_iqa_hf.modeling.picture_reading import open_picture
-from pfd_iqa_hf.scoring.find import find_pictures
+from photographs import add_photograph_arguments, chosen_photographs
+from targets import Target, as_rows, heading, print_targets
 
 _SIZE = 224
 
@@ -31,26 +32,38 @@ _SIZE = 224
 def main() -> None:
     """Computes features, prints shares, writes them and a plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--photographs", type=Path, required=True, help="folder of pristine ones")
-    parser.add_argument("--count", type=int, default=40)
+    add_photograph_arguments(parser, count=40)
     parser.add_argument("--plot", type=Path, default=RESULTS / "content_leak.png")
     add_model_arguments(parser)
     arguments = parser.parse_args()
 
+    files = chosen_photographs(arguments)
     pipeline = load_pipeline(arguments)
-    found, _ = find_pictures([arguments.photographs], recursive=True)
     stages: dict[str, list[np.ndarray]] = {}
-    for number, picture in enumerate(found[: arguments.count]):
-        for stage, rows in features_of(pipeline, open_picture(picture.path)).items():
+    for number, file in enumerate(files):
+        for stage, rows in features_of(pipeline, open_picture(file)).items():
             stages.setdefault(stage, []).append(rows)
-        print(f"{number + 1} of {arguments.count}", flush=True)
+        print(f"{number + 1} of {len(files)}", flush=True)
     shares = {stage: variance_shares(np.stack(rows)) for stage, rows in stages.items()}
     print("| feature | content | distortion | both together, and chance |\n|---|---|---|---|")
     for stage, (content, distortion) in shares.items():
         print(f"| {stage} | {content:.3f} | {distortion:.3f} | {1 - content - distortion:.3f} |")
     plot(shares, arguments.plot)
-    result = {**describe(arguments), "photographs": len(next(iter(stages.values())))}
+    description = describe(arguments)
+    targets = targets_of(shares["F^s"], shares.get("F_0", shares["F_T"]))
+    print_targets(heading(description, f"{len(files)} photographs, 25 types, 5 levels"), targets)
+    result = {**description, "photographs": len(files), "targets": as_rows(targets)}
     write_result(arguments, "content_leak", {**result, "shares": shares})
+
+
+def targets_of(first: tuple[float, float], last: tuple[float, float]) -> list[Target]:
+    """Of the shares of content and distortion in the student feature and the refined one."""
+    return [
+        Target("content in the refined feature", last[0], share=True),
+        Target("the same in the student feature", first[0], share=True),
+        Target("content falls, relative", 1 - last[0] / first[0], least=0.2, share=True),
+        Target("distortion in the refined feature", last[1], least=first[1], share=True),
+    ]
 
 
 @torch.inference_mode()
@@ -92,7 +105,7 @@ def trajectory(model: Any, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         noise = noise_from_velocity(velocity, state, base.scheduler.alpha_bar(level))
         _, clean = base.scheduler.move(noise, level, previous, state)
         state = base.scheduler.turn(velocity, level, previous, state)
-        stages[f"clean, step {number}"] = clean
+        stages[f"step {number}"] = clean  # the clean feature that it foresees
     stages["F_0"] = state
     assert torch.allclose(state, out.refined, atol=1e-4)
     return stages

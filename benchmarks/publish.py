@@ -79,6 +79,7 @@ MEASUREMENTS = (
         "counterfactuals",
         "counterfactuals.py --photographs {photographs} --count 5 --dtype bfloat16",
     ),
+    Measurement("content_leak", "content_leak.py --photographs {photographs} --dtype bfloat16"),
     Measurement("unfamiliar", "unfamiliar.py --photographs {photographs}"),
     Measurement(
         "boxes_alive", "boxes_alive.py --data-dir {biq2021} --teacher {teacher} --count 100"
@@ -362,6 +363,11 @@ _ROWS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
         "counterfactuals",
         "the degradation that was applied is what costs most, levels 3 to 5",
         _target("applied group costs most"),
+    ),
+    (
+        "content_leak",
+        "what the photograph's content explains of a feature falls by denoising, relative",
+        _target("content falls"),
     ),
     (
         "quality_map",

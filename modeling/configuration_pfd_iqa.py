@@ -270,6 +270,8 @@ class PfdIqaConfig(PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Like the base class; keys that a newer version wrote are dropped with a warning."""
+        if not isinstance(config_dict, dict):
+            raise ValueError(f"config.json must hold one object, got {type(config_dict).__name__}")
         unknown = sorted(set(config_dict) - cls._known_keys())
         if unknown:
             logger.warning(

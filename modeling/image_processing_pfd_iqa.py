@@ -86,7 +86,8 @@ class PfdIqaImageProcessor(PilBackend):
         if strategy not in VIEW_STRATEGIES:
             known = ", ".join(sorted(VIEW_STRATEGIES))
             raise ValueError(f"'view_strategy' must be one of {known}, got {strategy!r}")
-        if not size.height or size.height != size.width:
+        sides = size.height, size.width
+        if not all(isinstance(side, int) and side > 0 for side in sides) or len(set(sides)) > 1:
             raise ValueError(f"'size' must be a square height and width, got {dict(size)}")
         if short_side < size.height:
             raise ValueError(f"'short_side' must be at least {size.height}, got {short_side}")

@@ -344,11 +344,13 @@ def _to_eight_bits(values: np.ndarray, name: str) -> np.ndarray:
     low, high = 0.0, 65535.0
     if values.dtype.kind != "u" or values.dtype.itemsize != 2:  # of either byte order
         low, high = _range(values, name)
+    # Of the largest numbers the difference would be infinite.
+    shrink = 0.25 if max(abs(low), abs(high)) > 1e300 else 1.0
     result = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), _ROWS_AT_ONCE):
         rows = values[start : start + _ROWS_AT_ONCE].astype(np.float64)
         rows = np.nan_to_num(rows, nan=low, posinf=high, neginf=low)
-        scaled = (rows - low) * (255.0 / (high - low))
+        scaled = (rows * shrink - low * shrink) * (255.0 / (high * shrink - low * shrink))
         result[start : start + _ROWS_AT_ONCE] = np.clip(np.rint(scaled), 0, 255)
     return result
 
@@ -366,4 +368,6 @@ def _range(values: np.ndarray, name: str) -> tuple[float, float]:
     for top in tops:
         if low >= 0.0 and high <= top:
             return 0.0, top
-    return (low, high) if high > low else (low, low + 1.0)
+    # What differs by less than its own rounding, or by next to nothing, is one colour.
+    least = max(abs(low), abs(high), 1e-290) * 1e-15
+    return (low, high) if high - low > least else (low, low + max(1.0, abs(low)))

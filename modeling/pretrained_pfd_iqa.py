@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
@@ -61,12 +63,24 @@ class PfdIqaPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: the checkpoint lacks tensors, has foreign ones or other shapes.
+            OSError: a folder without config.json, or a weights file that is none.
         """
+        source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+        if isinstance(source, str | os.PathLike) and kwargs.get("config") is None:
+            folder = os.path.join(source, kwargs.get("subfolder") or "")
+            if os.path.isdir(folder) and not os.path.exists(os.path.join(folder, "config.json")):
+                raise OSError(f"{folder} holds no config.json: name the checkpoint's folder")
         wanted = kwargs.pop("output_loading_info", False)
         accept_shapes = kwargs.pop("ignore_mismatched_sizes", False)
         kwargs.setdefault("use_safetensors", True)
         kwargs["ignore_mismatched_sizes"] = True  # collected below, with the other faults
-        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        try:
+            loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        except SafetensorError as error:
+            raise OSError(
+                f"{source}: the weights cannot be read ({error}). The file is cut off, or a "
+                "pointer of Git LFS instead of it: fetch it again (`git lfs pull`)."
+            ) from error
         model, info = loaded
         for part in model.modules():  # loading made parameters anew, all of them trainable
             freeze: Any = getattr(part, "freeze_unread_parameters", None)
@@ -84,7 +98,6 @@ class PfdIqaPreTrainedModel(PreTrainedModel):
                 if keys
             ]
             if found:
-                source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
                 raise ValueError(
                     f"{source}: the weights do not fit {cls.__name__}: {'; '.join(found)} tensors. "
                     "Use the matching checkpoint, or pass ignore_missing_weights=True to go on "

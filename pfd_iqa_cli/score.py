@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -155,6 +156,7 @@ def score(
     check_dtype(precision)
     check_bulk_options(bulk, output, worst is not None or sort is not None, map)
     _check_outputs(output, output_dir, map)
+    _check_overwriting(paths, {"--output": output, "--report": report})
     if engine is EngineName.ray:
         check_ray_options(backend, device, views, map)
     elif ray_address is not None:
@@ -250,6 +252,8 @@ def _check_outputs(output: Path | None, output_dir: Path | None, map: Path | Non
     """Refuse places that nothing can be written to, before a model is loaded."""
     if output is not None and not output.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
+    if output is not None and not output.exists() and not os.access(output.parent, os.W_OK):
+        raise typer.BadParameter(f"{output.parent} cannot be written to", param_hint="--output")
     if map is not None:
         try:
             map.mkdir(parents=True, exist_ok=True)
@@ -257,6 +261,17 @@ def _check_outputs(output: Path | None, output_dir: Path | None, map: Path | Non
             raise typer.BadParameter(f"no folder {map} ({error})", param_hint="--map") from error
     if output_dir is not None:
         writable_folder(output_dir, "--output-dir")
+
+
+def _check_overwriting(paths: list[str], outputs: dict[str, Path | None]) -> None:
+    """Refuse to write over what is to be read."""
+    for option, output in outputs.items():
+        for path in paths if output is not None and output.is_file() else ():
+            if os.path.exists(path) and output.samefile(path):
+                raise typer.BadParameter(
+                    f"{output} is one of the inputs and would be lost: name another file",
+                    param_hint=option,
+                )
 
 
 def _sha256(file: Path) -> str:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import sys
 import tarfile
 import threading
@@ -406,3 +407,26 @@ def test_an_archive_cut_between_two_members_is_told(folder: Path) -> None:
         *found, last = _found(name)
         assert len(found) == members and all(picture.error is None for picture in found)
         assert last.path == name and "the blocks of zeros at its end are missing" in str(last.error)
+
+
+def test_a_refused_member_hides_neither_a_file_nor_another_archives(folder: Path) -> None:
+    for name in ("a.tar", "b.tar"):
+        with tarfile.open(folder / name, "w") as archive:
+            _add(archive, "x/../8.png", _png())
+            _add(archive, "../../evil.png", _png())
+    found = _found("a.tar", "b.tar", "8.png", "./8.png")
+    assert len(found) == 5 and sum(picture.error is not None for picture in found) == 4
+    assert found[-1].path == "8.png"
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="needs links")
+def test_the_parent_of_a_linked_folder_is_the_targets(folder: Path) -> None:
+    (folder / "real" / "sub").mkdir(parents=True)
+    (folder / "real" / "8.png").write_bytes(_png(5))
+    os.symlink(folder / "real" / "sub", folder / "link")
+    for given in (("link/../8.png", "8.png"), ("-",)):
+        stdin = b"link/../8.png\n8.png\nreal/../8.png\n" if given == ("-",) else b""
+        assert [content_of(picture) for picture in _found(*given, stdin=stdin)] == [
+            _png(5),
+            _png(8),
+        ]

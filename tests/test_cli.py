@@ -277,6 +277,29 @@ def test_wrong_usage_is_64(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_an_input_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("list.csv").write_text("image,mine\na.jpg,5\n")
+    for option in ("--output", "--report"):
+        assert run(["score", "list.csv", option, str(tmp_path / "list.csv")]) == 64
+        assert "would be lost" in " ".join(capsys.readouterr().err.split())
+    assert Path("list.csv").read_text() == "image,mine\na.jpg,5\n"
+
+
+def test_a_write_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    output = tmp_path / "scores.jsonl"
+    for error in (OSError(28, "No space left"), None):
+        with pytest.raises(OSError, match="scores.jsonl") as caught:
+            with records_module.replaced_when_complete(output) as beside:
+                if error is not None:
+                    raise error
+                beside.unlink(missing_ok=True)  # nothing to rename
+        assert ".part" not in str(caught.value)
+    assert not output.exists()
+
+
 def test_wrong_usage_of_the_process() -> None:
     assert _pfd_iqa("score", "--nonsense").returncode == 64
     assert _pfd_iqa("nonsense").returncode == 64

@@ -195,6 +195,27 @@ def test_half_a_file_is_damaged(picture: Image.Image, format: str, tmp_path: Pat
         open_picture(path)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.full((8, 8), 1e30),
+        np.full((8, 8), 2**63, np.uint64),
+        np.full((8, 8), -1e308),
+        np.linspace(-1e-320, 1e-320, 64).reshape(8, 8),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_an_array_of_one_value_is_one_colour(values: np.ndarray) -> None:
+    assert open_picture(values).getcolors(1) is not None
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_widest_range_is_stretched_too() -> None:
+    values = 1.7e308 * np.linspace(-1, 1, 256).reshape(16, 16)
+    read = np.asarray(open_picture(values))[..., 0]
+    assert read.ravel().tolist() == list(range(256))
+
+
 def test_wrong_type_is_the_callers_mistake() -> None:
     with pytest.raises(TypeError, match="not int"):
         open_picture(7)

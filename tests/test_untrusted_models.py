@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import AutoModel, pipeline
 
 from pfd_iqa_cli.main import run
+from pfd_iqa_hf import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.hub.handler import EndpointHandler
 
 ROOT = Path(__file__).parents[1]
@@ -120,3 +121,43 @@ def test_a_broken_checkpoint_is_one_line(
     assert run([*command, *map(str, pictures), "--model", str(folder)]) == 64
     said = capsys.readouterr().err
     assert "cannot load" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("preprocessor_config.json", b'{"size": -3}', "size"),
+        ("config.json", b"[]", "config.json"),
+        ("config.json", None, "config.json"),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    ],
+)
+def test_a_damaged_file_of_a_checkpoint_is_named(
+    file: str,
+    content: bytes | None,
+    message: str,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    photograph: np.ndarray,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_checkpoint, folder)
+    if content is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes(content)
+    Image.fromarray(photograph).save(tmp_path / "a.png")
+    assert run(["score", str(tmp_path / "a.png"), "--model", str(folder)]) == 64
+    errors = " ".join(capsys.readouterr().err.split())
+    assert "damaged" in errors and message in errors and "Traceback" not in errors
+
+
+def test_a_folder_without_a_configuration_is_no_default_model(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bare"
+    shutil.copytree(tiny_checkpoint, folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(OSError, match=r"bare.* holds no config\.json"):
+        PfdIqaForImageQualityAssessment.from_pretrained(folder)

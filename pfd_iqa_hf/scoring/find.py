@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["PICTURE_SUFFIXES", "FoundPicture", "expand_path", "find_pictures", "is_picture_name"]
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "FoundPicture",
+    "expand_path",
+    "find_pictures",
+    "is_picture_name",
+    "place_of",
+]
 
 # What a walk through a folder takes for a picture; a path that is named is always tried. HEIC is in
 # the list although Pillow needs a plug-in for it: left out, a telephone's photographs would vanish.
@@ -61,13 +68,21 @@ def find_pictures(
         count = 0
         for picture in expand_path(os.fspath(given), recursive):
             count += 1
-            place = os.path.abspath(picture.path)
+            place = place_of(picture.path)
             if place not in seen:
                 seen.add(place)
                 found.append(picture)
         if not count:
             barren.append(os.fspath(given))
     return found, barren
+
+
+def place_of(path: str) -> str:
+    """What the names of one file have in common; `..` behind a link is the target's parent."""
+    folder, name = os.path.split(path)
+    if os.pardir in folder.split(os.sep):
+        return os.path.join(os.path.realpath(folder), name)
+    return os.path.abspath(path)
 
 
 def is_picture_name(name: str) -> bool:

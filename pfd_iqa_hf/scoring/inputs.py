@@ -15,7 +15,7 @@ from typing import BinaryIO
 from ..modeling.picture_reading import may_never_end
 from .archives import ARCHIVE_SUFFIXES, archive_pictures
 from .datasets_input import DATASETS_PREFIX, dataset_pictures
-from .find import FoundPicture, expand_path
+from .find import FoundPicture, expand_path, place_of
 from .input_options import InputOptions
 from .path_set import PathSet
 from .remote import address_pictures, is_address
@@ -60,11 +60,16 @@ def find_inputs(
         count = 0
         for picture in _expand(source, options, stdin):
             count += 1
-            # A file may be named in several ways, and no two other pictures have the same name.
-            if seen.add(os.path.abspath(picture.path) if picture.read is None else picture.path):
+            if seen.add(_identity(picture)):
                 yield picture
         if not count:
             barren.append(source)
+
+
+def _identity(picture: FoundPicture) -> str:
+    """A file may be named in several ways; what lies in an archive has this one name."""
+    is_file = picture.read is None and (picture.error is None or os.path.lexists(picture.path))
+    return place_of(picture.path) if is_file else picture.path
 
 
 def _expand(given: str, options: InputOptions, stdin: BinaryIO | None) -> Iterator[FoundPicture]:

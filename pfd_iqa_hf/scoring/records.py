@@ -207,6 +207,9 @@ def replaced_when_complete(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to, and rename it to `path` when the block succeeds.
 
     A device or pipe is given as it is: it cannot be replaced.
+
+    Raises:
+        OSError: it cannot be written; names `path`.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
@@ -216,5 +219,9 @@ def replaced_when_complete(path: Path) -> Iterator[Path]:
     try:
         yield beside
         os.replace(beside, target)
+    except OSError as error:
+        if error.filename is None or os.fspath(error.filename) == os.fspath(beside):
+            error.filename, error.filename2 = os.fspath(path), None  # not the name beside it
+        raise
     finally:
         beside.unlink(missing_ok=True)
