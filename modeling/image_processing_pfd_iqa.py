@@ -86,11 +86,11 @@ class PfdIqaImageProcessor(PilBackend):
         if strategy not in VIEW_STRATEGIES:
             known = ", ".join(sorted(VIEW_STRATEGIES))
             raise ValueError(f"'view_strategy' must be one of {known}, got {strategy!r}")
-        sides = size.height, size.width
-        if not all(isinstance(side, int) and side > 0 for side in sides) or len(set(sides)) > 1:
+        side = size.height
+        if not isinstance(side, int) or side < 1 or side != size.width:
             raise ValueError(f"'size' must be a square height and width, got {dict(size)}")
-        if short_side < size.height:
-            raise ValueError(f"'short_side' must be at least {size.height}, got {short_side}")
+        if short_side < side:
+            raise ValueError(f"'short_side' must be at least {side}, got {short_side}")
         if max_pixels < 1:
             raise ValueError(f"'max_pixels' must be positive, got {max_pixels}")
 

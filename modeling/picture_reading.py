@@ -145,6 +145,8 @@ def _check_file(path: Path, name: str) -> None:
         with open(path, "rb"):
             pass
         empty = about.st_size == 0
+    except PictureError:
+        raise
     except FileNotFoundError:
         raise PictureError(name, "there is no such file", "check the path") from None
     except IsADirectoryError:

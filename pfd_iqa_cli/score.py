@@ -250,6 +250,10 @@ def score(
 
 def _check_outputs(output: Path | None, output_dir: Path | None, map: Path | None) -> None:
     """Refuse places that nothing can be written to, before a model is loaded."""
+    if output == Path("-"):
+        raise typer.BadParameter(
+            "leave it out to write to the standard output", param_hint="--output"
+        )
     if output is not None and not output.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
     if output is not None and not output.exists() and not os.access(output.parent, os.W_OK):
@@ -266,7 +270,9 @@ def _check_outputs(output: Path | None, output_dir: Path | None, map: Path | Non
 def _check_overwriting(paths: list[str], outputs: dict[str, Path | None]) -> None:
     """Refuse to write over what is to be read."""
     for option, output in outputs.items():
-        for path in paths if output is not None and output.is_file() else ():
+        if output is None or not output.is_file():
+            continue
+        for path in paths:
             if os.path.exists(path) and output.samefile(path):
                 raise typer.BadParameter(
                     f"{output} is one of the inputs and would be lost: name another file",

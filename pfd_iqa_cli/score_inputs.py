@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -77,5 +78,5 @@ class GivenInputs:
     def tell_barren(self) -> None:
         """Say which inputs held no picture; those that come lazily are known at the end."""
         for path in self._barren:
-            say(f"no pictures in {path}{self._hint}")
+            say(f"no pictures in {path}{self._hint if os.path.isdir(path) else ''}")
         self._barren.clear()

@@ -430,3 +430,32 @@ def test_the_parent_of_a_linked_folder_is_the_targets(folder: Path) -> None:
             _png(5),
             _png(8),
         ]
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("image;mos\n8.png;1,5\n", "utf-8"),
+        ("image,mos\n8.png,1\n", "utf-16"),
+        ("mos\timage\n1\t8.png\n", "utf-16-le"),
+        ("image\n8.png\n", "utf-8-sig"),
+    ],
+)
+def test_tables_as_spreadsheets_save_them(text: str, encoding: str, folder: Path) -> None:
+    mark = "\ufeff" if encoding == "utf-16-le" else ""
+    (folder / "t.csv").write_bytes((mark + text).encode(encoding))
+    assert [(picture.path, picture.error) for picture in _found("t.csv")] == [("8.png", None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,image\n8.png,9.png\n", "2 columns are called 'image'"),
+        ("", "it has no columns"),
+        ("a;b\n1;2\n", "give --column one of a, b"),
+    ],
+)
+def test_a_header_that_does_not_tell_is_named(text: str, message: str, folder: Path) -> None:
+    (folder / "t.csv").write_text(text)
+    (found,) = _found("t.csv")
+    assert message in str(found.error)

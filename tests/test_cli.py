@@ -257,6 +257,7 @@ def test_batches_and_settings(score: Any, folder: Path) -> None:
         (["a.jpg", "--format", "xml"], "--format"),
         (["a.jpg", "--format", "parquet"], "--output"),
         (["a.jpg", "--output", "scores.xyz"], "--format"),
+        (["a.jpg", "--output", "-", "--format", "csv"], "standard output"),
         (["a.jpg", "--output", "no/such/folder.csv"], "no folder"),
         (["a.jpg", "--views", "bogus"], "--views"),
         (["a.jpg", "--device", "bogus"], "--device"),

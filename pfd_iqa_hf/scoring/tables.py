@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ __all__ = ["TABLE_SUFFIXES", "column_of", "listed_picture", "picture_of_cell", "
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 # The first that a table has is taken where --column does not say.
 _USUAL = ("image", "path", "file", "file_name", "filename", "image_path", "image_name", "bytes")
+_DELIMITERS = (",", ";", "\t")
 # Characters of a row of text: it can name a picture, and not hold one.
 _LONGEST_ROW = 1 << 20
 _LONGEST_PATH = 1 << 16
@@ -135,8 +138,12 @@ def column_of(names: list[str], wanted: str | None) -> str:
         ValueError: there is none; the message names those there are.
     """
     for name in (wanted,) if wanted is not None else _USUAL:
+        if names.count(str(name)) > 1:
+            raise ValueError(f"{names.count(str(name))} columns are called {name!r}; rename one")
         if name in names:
             return str(name)
+    if not names:
+        raise ValueError("it has no columns: the first row must name them")
     missing = f"no column {wanted!r}" if wanted is not None else "no column of a usual name"
     raise ValueError(f"{missing}; give --column one of {', '.join(map(str, names[:20]))}")
 
@@ -186,12 +193,26 @@ _TOO_LONG = f"the row has more than the limit of {_LONGEST_ROW:,} characters"
 
 
 def _text_rows(stream: BinaryIO, suffix: str, wanted: str | None) -> Iterator[Any]:
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    text = io.TextIOWrapper(
+        stream, encoding=_encoding(stream), errors="surrogateescape", newline=""
+    )
     lines = _Lines(text)
     if suffix in (".jsonl", ".ndjson"):
         yield from _json_rows(lines, wanted)
     else:
-        yield from _csv_rows(lines, "\t" if suffix == ".tsv" else ",", wanted)
+        yield from _csv_rows(lines, suffix, wanted)
+
+
+def _encoding(stream: BinaryIO) -> str:
+    """UTF-8, or UTF-16 by its first bytes, as spreadsheets save "Unicode text"."""
+    head = b""
+    peek: Any = getattr(stream, "peek", None)
+    if peek is not None:
+        head = peek(2)
+    elif stream.seekable():
+        head = stream.read(2)
+        stream.seek(0)
+    return "utf-16" if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def _json_rows(lines: _Lines, wanted: str | None) -> Iterator[Any]:
@@ -216,8 +237,11 @@ def _json_rows(lines: _Lines, wanted: str | None) -> Iterator[Any]:
         yield cells.get(column)
 
 
-def _csv_rows(lines: _Lines, delimiter: str, wanted: str | None) -> Iterator[Any]:
-    reader = csv.DictReader(lines, delimiter=delimiter)
+def _csv_rows(lines: _Lines, suffix: str, wanted: str | None) -> Iterator[Any]:
+    header = next(lines, "")
+    # Of a header of one column any will do.
+    delimiter = "\t" if suffix == ".tsv" else max(_DELIMITERS, key=header.count)
+    reader = csv.DictReader(itertools.chain([header], lines), delimiter=delimiter)
     names = list(reader.fieldnames or [])
     if lines.is_cut:
         raise ValueError(f"its first row has more than the limit of {_LONGEST_ROW:,} characters")
