@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
@@ -76,7 +75,10 @@ class PfdIqaPreTrainedModel(PreTrainedModel):
         kwargs["ignore_mismatched_sizes"] = True  # collected below, with the other faults
         try:
             loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
-        except SafetensorError as error:
+        except Exception as error:
+            # By its name: the package is not among those that a repository's code may import.
+            if type(error).__name__ != "SafetensorError":
+                raise
             raise OSError(
                 f"{source}: the weights cannot be read ({error}). The file is cut off, or a "
                 "pointer of Git LFS instead of it: fetch it again (`git lfs pull`)."

@@ -256,8 +256,6 @@ def _check_outputs(output: Path | None, output_dir: Path | None, map: Path | Non
         )
     if output is not None and not output.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
-    if output is not None and not output.exists() and not os.access(output.parent, os.W_OK):
-        raise typer.BadParameter(f"{output.parent} cannot be written to", param_hint="--output")
     if map is not None:
         try:
             map.mkdir(parents=True, exist_ok=True)
