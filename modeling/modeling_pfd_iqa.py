@@ -189,9 +189,7 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
         grid = (height // self.patch_size[0], width // self.patch_size[1])
         if grid != self.native_grid and self.vision_model.config.model_type != "dinov2":
             kwargs.setdefault("interpolate_pos_encoding", True)  # DINOv2 always does
-        kwargs["output_hidden_states"] = self._states_to_keep(
-            kwargs.get("output_hidden_states", False)
-        )
+        kwargs["output_hidden_states"] = True
         output = self.vision_model(pixel_values=pixel_values, **kwargs)
         states = output.hidden_states
         tokens = grid[0] * grid[1]
@@ -217,16 +215,6 @@ class PfdIqaModel(PfdIqaPreTrainedModel):
             feature = feature + shared[:, None]
         class_token = _class_token(states[self.config.feature_levels[-1]], tokens)
         return self.feature_norm(feature), class_token, grid, output
-
-    def _states_to_keep(self, wanted: Any) -> Any:
-        """The hidden states that are read here and those `wanted`; the memory of others is free."""
-        if wanted and not isinstance(wanted, list | tuple):
-            return wanted
-        count = self.vision_model.config.num_hidden_layers + 1
-        places = {place % count for place in wanted or ()} | set(self.config.feature_levels)
-        if self.config.familiarity_directions:
-            places.add(self.config.familiarity_level)
-        return sorted(places)
 
     def _latents_for(self, grid: tuple[int, int]) -> torch.Tensor:
         """The stored ε on another grid: nearest neighbours, so that its variance stays one."""
