@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pfd_iqa_hf.data.table import DatasetError, Problem
+from pfd_iqa_hf.scoring.tables import UTF16_MARKS, delimiter_of
 
 __all__ = [
     "TABLE_SUFFIXES",
@@ -25,8 +26,6 @@ __all__ = [
     "read_table",
     "read_xlsx",
 ]
-
-_DELIMITERS = (",", ";", "\t")
 
 
 class Cells(Mapping[str, object]):
@@ -100,8 +99,7 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> Iterator[TableRow]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     if not first:
         raise _error(path, "the file is empty", "give a table with a header and rows")
-    # A header of one column has no delimiter: any will do.
-    delimiter = max(_DELIMITERS, key=first.count)
+    delimiter = delimiter_of(first)
     reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
     header: list[str] | None = None
     try:
@@ -270,7 +268,7 @@ def _text(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise _error(path, f"cannot be read ({error.strerror})", "check its permissions") from error
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if content.startswith(UTF16_MARKS):
         return content.decode("utf-16", "replace")
     if b"\0" in content[:4096]:
         raise _error(path, "it is no text file", "save the table as CSV again")

@@ -19,12 +19,21 @@ from .input_options import LARGEST_FILE, InputOptions
 from .records import require_pyarrow
 from .remote import address_picture, is_address, may_be_listed
 
-__all__ = ["TABLE_SUFFIXES", "column_of", "listed_picture", "picture_of_cell", "table_pictures"]
+__all__ = [
+    "TABLE_SUFFIXES",
+    "UTF16_MARKS",
+    "column_of",
+    "delimiter_of",
+    "listed_picture",
+    "picture_of_cell",
+    "table_pictures",
+]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 # The first that a table has is taken where --column does not say.
 _USUAL = ("image", "path", "file", "file_name", "filename", "image_path", "image_name", "bytes")
-_DELIMITERS = (",", ";", "\t")
+# What a table in UTF-16 begins with, as spreadsheets save "Unicode text".
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Characters of a row of text: it can name a picture, and not hold one.
 _LONGEST_ROW = 1 << 20
 _LONGEST_PATH = 1 << 16
@@ -138,14 +147,20 @@ def column_of(names: list[str], wanted: str | None) -> str:
         ValueError: there is none; the message names those there are.
     """
     for name in (wanted,) if wanted is not None else _USUAL:
-        if names.count(str(name)) > 1:
-            raise ValueError(f"{names.count(str(name))} columns are called {name!r}; rename one")
+        count = names.count(str(name))
+        if count > 1:
+            raise ValueError(f"{count} columns are called {name!r}; rename one")
         if name in names:
             return str(name)
     if not names:
         raise ValueError("it has no columns: the first row must name them")
     missing = f"no column {wanted!r}" if wanted is not None else "no column of a usual name"
     raise ValueError(f"{missing}; give --column one of {', '.join(map(str, names[:20]))}")
+
+
+def delimiter_of(header: str) -> str:
+    """Comma, semicolon or tab: what a CSV file's header has most of; of none, any will do."""
+    return max((",", ";", "\t"), key=header.count)
 
 
 class _Lines:
@@ -204,7 +219,7 @@ def _text_rows(stream: BinaryIO, suffix: str, wanted: str | None) -> Iterator[An
 
 
 def _encoding(stream: BinaryIO) -> str:
-    """UTF-8, or UTF-16 by its first bytes, as spreadsheets save "Unicode text"."""
+    """UTF-8, or UTF-16 by its first bytes."""
     head = b""
     peek: Any = getattr(stream, "peek", None)
     if peek is not None:
@@ -212,7 +227,7 @@ def _encoding(stream: BinaryIO) -> str:
     elif stream.seekable():
         head = stream.read(2)
         stream.seek(0)
-    return "utf-16" if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    return "utf-16" if head.startswith(UTF16_MARKS) else "utf-8-sig"
 
 
 def _json_rows(lines: _Lines, wanted: str | None) -> Iterator[Any]:
@@ -239,8 +254,7 @@ def _json_rows(lines: _Lines, wanted: str | None) -> Iterator[Any]:
 
 def _csv_rows(lines: _Lines, suffix: str, wanted: str | None) -> Iterator[Any]:
     header = next(lines, "")
-    # Of a header of one column any will do.
-    delimiter = "\t" if suffix == ".tsv" else max(_DELIMITERS, key=header.count)
+    delimiter = "\t" if suffix == ".tsv" else delimiter_of(header)
     reader = csv.DictReader(itertools.chain([header], lines), delimiter=delimiter)
     names = list(reader.fieldnames or [])
     if lines.is_cut:

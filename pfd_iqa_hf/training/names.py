@@ -43,9 +43,8 @@ from pfd_iqa_hf.training.samples import another_type, any_type, distortion_label
 __all__ = ["NamedPictures", "NamesOptions", "fit_names", "main"]
 
 _CLEAN_SHARE = 0.1
-_ADDED_SHARE = (
-    0.3  # of the pictures are made from photographs that were added, where there are some
-)
+# Of the pictures, so many are made from added photographs, where there are some.
+_ADDED_SHARE = 0.3
 _PURPOSE = 7  # of the samples' random numbers
 _LONG_SIDES = (384, 512)
 _LARGEST_ASPECT = 1.5
@@ -172,7 +171,7 @@ def fit_names(
         pristine: Photographs to degrade.
         options: How much and how long.
         report: Called with a line now and then.
-        added: Paths of more photographs; four tenths of the pictures are made from them.
+        added: Paths of more photographs; three tenths of the pictures are made from them.
 
     Returns:
         Of the last epoch: `names`, the divergence from the true names, and `moved`, the RMS change
