@@ -78,6 +78,33 @@ def _processor() -> PfdIqaImageProcessor:
     return PfdIqaImageProcessor(size={"height": 32, "width": 32}, short_side=64)
 
 
+def test_photographs_from_elsewhere_widen_what_is_familiar(
+    pictures: Path, plain: PfdIqaForImageQualityAssessment, tmp_path: Path
+) -> None:
+    ratings = [Rating(file, 50.0) for file in sorted(pictures.glob("[0-9]*.png"))]
+    elsewhere = []
+    for number in range(20):
+        elsewhere.append(tmp_path / f"{number:02}.png")
+        _photograph(100 + number).point(lambda value: 255 - value // 3).save(elsewhere[-1])
+    thresholds = []
+    for added in ((), elsewhere):
+        model = awake_model(plain.config.__class__.from_dict(plain.config.to_dict()))
+        result = fit_familiarity(
+            model, _processor(), ratings[:40], ratings[40:], directions=3, photographs=added
+        )
+        assert result["pictures"] == 40 + len(added) // 2
+        far = fitted_distances(model, elsewhere[1::2])
+        thresholds.append(float((far > result["threshold"]).float().mean()))
+    assert thresholds[0] > thresholds[1] == 0, "none of those passes that the threshold knows"
+
+
+def fitted_distances(model: PfdIqaForImageQualityAssessment, files: list[Path]) -> torch.Tensor:
+    """Distances of pictures, as the pipeline computes them."""
+    pixels = [_processor()(images=[str(file)], return_tensors="pt") for file in files]
+    with torch.no_grad():
+        return torch.cat([model(**inputs).familiarity_distance for inputs in pixels])
+
+
 def test_the_distance_is_that_of_a_normal_law() -> None:
     random = torch.Generator().manual_seed(0)
     scales = torch.tensor([9.0, 4.0, 1.0, 0.2, 0.2])

@@ -10,9 +10,16 @@ import torch
 from PIL import Image
 from scipy.stats import norm, pearsonr
 
+from pfd_iqa_hf.data.distortions import DISTORTION_GROUP
 from pfd_iqa_hf.modeling.model_losses import opinion_losses
-from pfd_iqa_hf.training.losses import composition_loss, correlation_loss, ranking_loss
+from pfd_iqa_hf.training.losses import (
+    composition_loss,
+    correlation_loss,
+    map_ranking_loss,
+    ranking_loss,
+)
 from pfd_iqa_hf.training.samples import (
+    any_type,
     degraded_triple,
     method_draws,
     random_view,
@@ -72,6 +79,26 @@ def test_a_composed_map_costs_nothing_and_only_the_mixture_learns() -> None:
     assert inputs[0].grad is None
     assert inputs[1].grad is None
     assert inputs[2].grad is not None
+
+
+def test_a_map_is_ranked_by_what_was_degraded_in_it() -> None:
+    mask = torch.zeros(2, 28, 28)
+    mask[:, :14] = 1  # the upper half of a grid of 4 × 4 tokens
+    mild = torch.zeros(2, 4, 4)
+    inside = torch.cat([torch.ones(2, 2, 4), torch.zeros(2, 2, 4)], dim=1)
+    right, equal, wrong = (
+        float(map_ranking_loss(mild, factor * inside, mask)) for factor in (-3.0, 0.0, 3.0)
+    )
+    assert right == pytest.approx(0, abs=1e-4)
+    # softplus(4 · margin) / 4 where no token differs from another
+    assert equal == pytest.approx(float(torch.nn.functional.softplus(torch.tensor(1.0))) / 4)
+    assert wrong == pytest.approx(3.25, abs=1e-3)
+    # A part that was darker before is no fault of the degradation: half the loss, not all of it.
+    before = float(map_ranking_loss(3 * inside, 3 * inside, mask))
+    assert equal < before < wrong
+    inputs = [part.clone().requires_grad_() for part in (mild, inside)]
+    map_ranking_loss(inputs[0], inputs[1], mask).backward()
+    assert inputs[0].grad is None and inputs[1].grad is not None
 
 
 def test_opinion_losses_follow_their_formulas_and_leave_unrated_pictures_out() -> None:
@@ -173,6 +200,17 @@ def test_a_composed_triple_has_a_second_distortion_on_its_stronger_view(picture_
         assert plain.second_group is None and composed.second_group != composed.group
         both = {composed.group, composed.second_group}
         assert None not in both and both != {"overexposure", "underexposure"}
+
+
+def test_types_may_be_drawn_alike_for_triples() -> None:
+    generator = np.random.default_rng(0)
+    by_group, alike = (
+        [DISTORTION_GROUP[any_type(generator, share)] for _ in range(2000)] for share in (0.0, 1.0)
+    )
+    # Of eleven groups and 25 types, `underexposure` has one type and `noise` has four.
+    for drawn, shares in ((by_group, (1 / 11, 1 / 11)), (alike, (1 / 25, 4 / 25))):
+        for group, share in zip(("underexposure", "noise"), shares, strict=True):
+            assert drawn.count(group) / 2000 == pytest.approx(share, abs=0.025)
 
 
 def test_a_triple_is_ordered_and_its_mixture_lies_between(picture_file: Path) -> None:

@@ -93,9 +93,11 @@ def test_the_shipped_recipes_are_readable_and_whole() -> None:
     )
     assert first.from_scratch and first.overrides["denoiser"] == "none"
     assert second.from_scratch and second.overrides["fusion_masking"] is True
-    # Weights of both stages are chosen by pictures that neither has seen.
+    third = parse_arguments(["--config", str(recipes / "finishing.yaml"), *more[-2:]])
+    assert third.names_weight and third.frozen_parts == "denoiser,alignment"
+    # Weights of all stages are chosen by pictures that none has seen.
     for name in ("dataset", "drop_near_copies", "validation_share"):
-        assert getattr(first, name) == getattr(second, name)
+        assert getattr(first, name) == getattr(second, name) == getattr(third, name)
 
 
 def test_the_card_gives_the_command_of_the_run() -> None:
@@ -284,6 +286,7 @@ def test_a_resumed_log_forgets_what_will_be_written_again(tmp_path: Path) -> Non
         (lambda text: text.replace("mos", "opinion", 1), {}, "opinion"),
         (lambda text: text, {"score_range": [1.0, 5.0]}, "outside the declared 1 to 5"),
         (lambda text: text, {"triples_per_batch": 1, "pristine_score": 99.0}, "--pristine-score"),
+        (lambda text: text, {"photographs": "nowhere"}, "--photographs: no picture in nowhere"),
     ],
 )
 def test_bad_data_is_named_before_training(

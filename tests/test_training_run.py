@@ -126,6 +126,39 @@ def test_from_scratch_uses_every_loss(
     assert not any("NaN" in json.dumps(row) for row in rows)
 
 
+def test_a_finishing_stage_learns_names_and_map_while_the_denoiser_rests(
+    table: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    more = write_rated_pictures(tmp_path / "more", 2).parent / "pictures"
+    options: dict[str, Any] = {
+        "triples_per_batch": 2,
+        "pristine_score": 60,
+        "photographs": str(more),
+        "frozen_parts": "denoiser,alignment",
+        "names_weight": 0.5,
+        "map_ranking_weight": 0.2,
+        "type_share": 1.0,
+    }
+    output = tmp_path / "out"
+    train(tiny_arguments(table, output, tiny_checkpoint, **options))
+    assert {"names", "levels", "map_ranking"} <= set(read_log(output / "log.jsonl")[0])
+    before, after = (
+        PfdIqaForImageQualityAssessment.from_pretrained(folder).pfd_iqa.state_dict()
+        for folder in (tiny_checkpoint, output / "checkpoints" / "last")
+    )
+    # Finished weights are written in half precision.
+    changed = {
+        name.split(".")[0]
+        for name in before
+        if not torch.equal(before[name].half(), after[name].half())
+    }
+    assert {"distortion_task", "quality_task"} <= changed
+    assert not {"denoiser", "alignment"} & changed
+    with pytest.raises(UsageError, match="no part 'denoise'; there are .*denoiser"):
+        options["frozen_parts"] = "denoise"
+        train(tiny_arguments(table, tmp_path / "wrong", tiny_checkpoint, **options))
+
+
 def test_the_method_stands_on_a_backbone_tuned_without_it(
     table: Path, towers: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -91,6 +91,9 @@ class TrainArguments:
     lr_warmup_steps: int | None = _option("default: 5 %% of the steps")
     max_grad_norm: float = _option("clipping of the gradient", 5.0)
     freeze_layers: int = _option("first layers of the backbone that stay as they are", 4)
+    frozen_parts: str | None = _option(
+        "parts of the model that stay as they are, such as denoiser,alignment"
+    )
     ema_decay: float = _option("of the average of the weights; 0 switches it off", 0.995)
     mixed_precision: Literal["no", "bf16", "fp16"] = _option("as in accelerate", "no")
     gradient_checkpointing: bool = _option("less memory, more time", False)
@@ -101,6 +104,12 @@ class TrainArguments:
     )
     ranking_weight: float = _option("weight of the ranking of degraded views", 0.1)
     map_weight: float = _option("weight of L_map", 0.1)
+    map_ranking_weight: float = _option(
+        "weight of: the map is lower inside of what was degraded than outside", 0.0
+    )
+    names_weight: float = _option(
+        "weight of the true names and levels in both tasks of PDA, without a teacher", 0.0
+    )
     counterfactual_weight: float = _option(
         "weight of: a degraded view without its distortion in the condition scores as before", 0.0
     )
@@ -122,6 +131,12 @@ class TrainArguments:
     )
     pristine_score: float = _option("photographs from this score on may be degraded", 75.0)
     pristine_group: str | None = _option("subset whose photographs may be degraded")
+    photographs: str | None = _option(
+        "folder of more photographs without faults to degrade; several as in PATH"
+    )
+    type_share: float = _option(
+        "share of the triples whose type is drawn among all types, not after its group", 0.0
+    )
 
     teacher_steps: int = _option("steps of the teacher's stage", 220)
     teacher_learning_rate: float = _option("of the teacher's new layers", 1e-3)
@@ -259,6 +274,9 @@ _AT_LEAST = {
     "ranking_weight": 0,
     "map_weight": 0,
     "counterfactual_weight": 0,
+    "map_ranking_weight": 0,
+    "names_weight": 0,
+    "type_share": 0,
     "clean_share": 0,
     "chain_share": 0,
     "meaningless_share": 0,
@@ -286,6 +304,7 @@ _INDIFFERENT = {
     "vision_model",
     "text_model",
     "teacher",
+    "photographs",
     "check_pictures",
     "per_device_eval_batch_size",
     "checkpointing_steps",

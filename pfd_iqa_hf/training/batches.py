@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ def recipe_data(
     drop_near_copies: bool = False,
     pristine_score: float = 75.0,
     pristine_group: str | None = None,
+    photographs: Sequence[Path] = (),
 ) -> RecipeData:
     """Decide what is learnt from, what is chosen by and what may be degraded.
 
@@ -79,6 +81,8 @@ def recipe_data(
             keep such copies of each other on one side of the validation split.
         pristine_score: Photographs from this score on may be degraded.
         pristine_group: Only those of this subset, if given.
+        photographs: More photographs to degrade, of which nobody knows the score; they are
+            repeated until they make about a quarter of all.
 
     Raises:
         ValueError: the training pictures cannot be split at that share.
@@ -103,7 +107,9 @@ def recipe_data(
         for rating in learn
         if rating.mos >= pristine_score and pristine_group in (None, rating.group)
     ]
-    return RecipeData(list(learn), list(validation), pristine, dropped)
+    added = [Rating(path, float("nan")) for path in photographs]
+    repeated = max(1, round(len(pristine) / (3 * len(added)))) if added else 0
+    return RecipeData(list(learn), list(validation), pristine + repeated * added, dropped)
 
 
 def _scenes(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
@@ -144,6 +150,7 @@ class RecipeBatches(Dataset):
         chain_share: Share of the triples that are degraded by chains.
         meaningless_share: Share of the triples whose stronger view is no picture at all.
         composed_share: Share of the others whose stronger view has a second type on top.
+        type_share: Share of the triples whose type is drawn among all types alike.
     """
 
     def __init__(
@@ -165,6 +172,7 @@ class RecipeBatches(Dataset):
         chain_share: float = 0.0,
         meaningless_share: float = 0.0,
         composed_share: float = 0.0,
+        type_share: float = 0.0,
     ) -> None:
         self.data = data
         self.steps = steps
@@ -184,6 +192,7 @@ class RecipeBatches(Dataset):
             "chain_share": chain_share,
             "meaningless_share": meaningless_share,
             "composed_share": composed_share,
+            "type_share": type_share,
         }
         if triples and not data.pristine:
             raise ValueError("degraded triples need pristine photographs, and there are none")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from pfd_iqa_hf.modeling.image_processing_pfd_iqa import PfdIqaImageProcessor
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.training.export import export
 from pfd_iqa_hf.training.finished import finished_parser, load_finished
+from pfd_iqa_hf.training.run_data import added_photographs
 from pfd_iqa_hf.training.validation import views_of
 
 __all__ = ["fit_familiarity", "forget_familiarity", "main"]
@@ -48,6 +50,7 @@ def fit_familiarity(
     max_pictures: int = 3000,
     margin: float = _MARGIN,
     seed: int = 0,
+    photographs: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Fit the distance on training pictures and its threshold on others; scores do not change.
 
@@ -63,6 +66,8 @@ def fit_familiarity(
         margin: The threshold is so many times the distance that this share passes: photographs
             from elsewhere lie farther than those of the data set.
         seed: Draws the training pictures.
+        photographs: Photographs from elsewhere. Half of them are fitted beside the training
+            pictures; the share of the others that passes the threshold is as small.
 
     Returns:
         `pictures` and `held_back` (numbers of pictures), `threshold`, and `median`, the middle
@@ -81,6 +86,8 @@ def fit_familiarity(
     order = np.random.default_rng(seed).permutation(len(ratings))[:max_pictures]
     chosen = [ratings[place] for place in sorted(order)]
     vision: Any = model.vision_model
+    elsewhere = [Rating(path, math.nan) for path in photographs]
+    chosen += elsewhere[::2]
     layers = int(vision.config.num_hidden_layers)
     before = model.config.to_dict()
     model.config.familiarity_directions = directions
@@ -96,9 +103,11 @@ def fit_familiarity(
         raise
     model.familiarity = fitted
     distances = fitted(_features(model, processor, held_back)).sort().values
-    # The share of equal photographs to come that pass the n-th of N is (N + 1 − n)/(N + 1).
-    place = min(math.ceil((len(distances) + 1) * (1 - false_alarms)), len(distances))
-    threshold = round(margin * float(distances[place - 1]), 4)
+    passed = _seldom_passed(distances, false_alarms)
+    if len(elsewhere) > 1:
+        others = fitted(_features(model, processor, elsewhere[1::2])).sort().values
+        passed = max(passed, _seldom_passed(others, false_alarms))
+    threshold = round(margin * passed, 4)
     model.config.familiarity_threshold = threshold
     return {
         "pictures": len(chosen),
@@ -106,6 +115,13 @@ def fit_familiarity(
         "threshold": threshold,
         "median": round(float(distances.median()), 4),
     }
+
+
+def _seldom_passed(distances: torch.Tensor, share: float) -> float:
+    """The distance that such a share of equal photographs to come passes; `distances` ascend."""
+    # The share that passes the n-th of N is (N + 1 − n)/(N + 1).
+    place = min(math.ceil((len(distances) + 1) * (1 - share)), len(distances))
+    return float(distances[place - 1])
 
 
 def forget_familiarity(model: PfdIqaForImageQualityAssessment) -> None:
@@ -138,6 +154,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--level", type=int, help="backbone layer; default: at two thirds")
     parser.add_argument("--false-alarms", type=float, default=0.01, help="share of photographs")
     parser.add_argument("--margin", type=float, default=_MARGIN, help="factor of the threshold")
+    parser.add_argument(
+        "--photographs", nargs="+", default=[], metavar="FOLDER", help="photographs from elsewhere"
+    )
     options, rest = parser.parse_known_args(arguments)
     model, processor, data = load_finished(options, rest)
     result = fit_familiarity(
@@ -150,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         false_alarms=options.false_alarms,
         max_pictures=options.max_pictures,
         margin=options.margin,
+        photographs=added_photographs(options.photographs),
     )
     export(model, options.output_dir)
     print(

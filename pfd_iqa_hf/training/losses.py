@@ -10,6 +10,7 @@ __all__ = [
     "correlation_loss",
     "counterfactual_loss",
     "known_score_loss",
+    "map_ranking_loss",
     "ranking_loss",
 ]
 
@@ -73,6 +74,30 @@ def composition_loss(
     share = F.adaptive_avg_pool2d(mask[:, None].float(), (rows, columns))[:, 0]  # (B, h, w)
     target = (share * strong + (1 - share) * mild).detach()
     return (mixed - target).square().mean()
+
+
+def map_ranking_loss(
+    mild: torch.Tensor, mixed: torch.Tensor, mask: torch.Tensor, margin: float = 0.25
+) -> torch.Tensor:
+    """A token inside of what was degraded scores lower than one outside, by a margin.
+
+    Each token inside is compared with each outside of the same mixture, once by what the
+    degradation took from it and once by its own value, as the map is read.
+
+    Args:
+        mild: Token values z_i of the view before, (B, h, w).
+        mixed: Those of the mixture, degraded where `mask` is 1.
+        mask: (B, H, W), 0 to 1.
+        margin: Wanted difference of the token values.
+    """
+    share = F.adaptive_avg_pool2d(mask[:, None].float(), mixed.shape[-2:]).flatten(1)  # (B, N)
+    pairs = share[:, :, None] * (1 - share)[:, None]  # (B, N inside, N outside)
+    pairs = pairs / pairs.sum(dim=(1, 2), keepdim=True).clamp(min=1e-6)
+    losses = []
+    for values in (mixed.flatten(1) - mild.flatten(1).detach(), mixed.flatten(1)):
+        short = margin + values[:, :, None] - values[:, None]
+        losses.append((pairs * F.softplus(4 * short)).sum(dim=(1, 2)).mean() / 4)
+    return 0.5 * (losses[0] + losses[1])
 
 
 def counterfactual_loss(

@@ -29,15 +29,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from pfd_iqa_hf.data.distortions import DISTORTION_GROUP, DISTORTION_TYPES, distort
+from pfd_iqa_hf.data.distortions import DISTORTION_GROUP, distort
 from pfd_iqa_hf.data.table import Rating
 from pfd_iqa_hf.modeling.image_processing_pfd_iqa import PfdIqaImageProcessor
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.modeling.picture_reading import open_picture
-from pfd_iqa_hf.scoring.find import find_pictures
 from pfd_iqa_hf.training.export import export
 from pfd_iqa_hf.training.finished import finished_parser, load_finished
 from pfd_iqa_hf.training.optimization import rate_factor
+from pfd_iqa_hf.training.run_data import added_photographs
 from pfd_iqa_hf.training.samples import another_type, any_type, distortion_label, sample_generator
 
 __all__ = ["NamedPictures", "NamesOptions", "fit_names", "main"]
@@ -124,8 +124,7 @@ class NamedPictures(Dataset):
         draw = generator.random()
         types: list[str] = []
         if draw >= _CLEAN_SHARE:
-            alike = bool(self.options.type_share) and generator.random() < self.options.type_share
-            types.append(str(generator.choice(DISTORTION_TYPES)) if alike else any_type(generator))
+            types.append(any_type(generator, self.options.type_share))
         if _CLEAN_SHARE <= draw < _CLEAN_SHARE + self.options.composed_share:
             types.append(another_type(DISTORTION_GROUP[types[0]], generator))
         for name in types:
@@ -363,9 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--hold", type=float, default=given.hold, help="weight of held scores")
     parser.add_argument("--workers", type=int, default=given.workers)
     options, rest = parser.parse_known_args(arguments)
-    photographs, barren = find_pictures(options.photographs, recursive=True)
-    if barren:
-        parser.error(f"--photographs: no picture in {', '.join(barren)}")
+    added = added_photographs(options.photographs)
     model, processor, data = load_finished(options, rest)
     fit_names(
         model,
@@ -381,7 +378,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             workers=options.workers,
         ),
         lambda line: print(line, flush=True),
-        [picture.path for picture in photographs],
+        added,
     )
     export(model, options.output_dir)
 

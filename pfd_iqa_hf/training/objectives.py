@@ -15,11 +15,13 @@ from torch import nn
 from pfd_iqa_hf.modeling.counterfactuals import view_logits_without
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.modeling.outputs import PfdIqaFeatures
+from pfd_iqa_hf.modeling.prior_discovery import pseudo_label_divergence
 from pfd_iqa_hf.training.losses import (
     composition_loss,
     correlation_loss,
     counterfactual_loss,
     known_score_loss,
+    map_ranking_loss,
     ranking_loss,
 )
 from pfd_iqa_hf.training.teacher import Teacher, soft_levels
@@ -69,7 +71,7 @@ class StudentObjective(nn.Module):
         model: What is trained.
         rated: Rows with an opinion score, which come first in a batch.
         weights: Of "correlation", "within_group" (the same within subsets), "ranking", "map",
-            "counterfactual" and "pseudo_score"; those that are missing are 0.
+            "map_ranking", "names", "counterfactual" and "pseudo_score"; 0 where one is missing.
         gather: Joins a tensor over all processes along its first dimension.
         process: Number of this process.
     """
@@ -115,7 +117,7 @@ class StudentObjective(nn.Module):
             batch["pixel_values"],
             labels=batch["labels"],
             output_quality_map=triples,
-            output_features=bool(counterfactual),
+            output_features=bool(counterfactual or self.weights.get("names")),
             **inputs,
         )
         parts = dict(output.loss_parts)
@@ -142,16 +144,38 @@ class StudentObjective(nn.Module):
             parts["map"] = composition_loss(maps[:, 0], maps[:, 1], maps[:, 2], batch["mask"])
             loss = loss + self.weights["ranking"] * parts["ranking"]
             loss = loss + self.weights["map"] * parts["map"]
+            if self.weights.get("map_ranking"):
+                parts["map_ranking"] = map_ranking_loss(maps[:, 0], maps[:, 2], batch["mask"])
+                loss = loss + self.weights["map_ranking"] * parts["map_ranking"]
             if self.weights.get("pseudo_score"):
                 parts["pseudo_score"] = known_score_loss(
                     output.view_logits[:, 0], batch["pseudo_score"] / 100
                 )
                 loss = loss + self.weights["pseudo_score"] * parts["pseudo_score"]
+        if self.weights.get("names"):
+            parts |= self._names(output.features, batch)
+            loss = loss + self.weights["names"] * (parts["names"] + parts["levels"])
         if counterfactual:
             rows = self.rated + 3 * untouched
             parts["counterfactual"] = self._counterfactual(output, batch, rows)
             loss = loss + counterfactual * parts["counterfactual"]
         return loss, parts
+
+    def _names(
+        self, features: PfdIqaFeatures, batch: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Divergence of both tasks from what is known: degradations made here, people's levels."""
+        known = batch["known_distortion"].isfinite().all(-1)
+        rated = batch["labels"].isfinite()
+        distortion, quality = features.distortion_logits, features.quality_logits
+        assert distortion is not None and quality is not None
+        levels = soft_levels(batch["labels"][rated])
+        return {
+            "names": pseudo_label_divergence(distortion[known], batch["known_distortion"][known])
+            if known.any()
+            else distortion.sum() * 0.0,
+            "levels": pseudo_label_divergence(quality[rated], levels),
+        }
 
     def _counterfactual(
         self, output: Any, batch: dict[str, torch.Tensor], clean: torch.Tensor

@@ -185,6 +185,7 @@ def _train_student(
 ) -> Path | None:
     """Second stage, or fine-tuning; returns the folder of the best weights, if any were chosen."""
     freeze_lower_layers(model.vision_model, arguments.freeze_layers)
+    _freeze_parts(model, arguments)
     if arguments.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     model.to(accelerator.device)
@@ -220,6 +221,7 @@ def _train_student(
         chain_share=arguments.chain_share,
         meaningless_share=arguments.meaningless_share,
         composed_share=arguments.composed_share,
+        type_share=arguments.type_share,
     )
     objective = StudentObjective(
         model,
@@ -229,6 +231,8 @@ def _train_student(
             "within_group": arguments.within_group_weight,
             "ranking": arguments.ranking_weight,
             "map": arguments.map_weight,
+            "map_ranking": arguments.map_ranking_weight,
+            "names": arguments.names_weight,
             "counterfactual": arguments.counterfactual_weight,
             "pseudo_score": arguments.pseudo_score_weight,
         },
@@ -342,6 +346,17 @@ def _validator(
         return result
 
     return with_bypasses if teacher is not None else with_test_views
+
+
+def _freeze_parts(model: Any, arguments: TrainArguments) -> None:
+    """Keep the parts of --frozen-parts as they are."""
+    parts = dict(model.pfd_iqa.named_children()) | {"head": model.head}
+    for name in filter(None, (arguments.frozen_parts or "").split(",")):
+        if name not in parts:
+            raise UsageError(f"--frozen-parts: no part {name!r}; there are {', '.join(parts)}")
+        parts[name].requires_grad_(False)
+    if arguments.names_weight and not model.pfd_iqa.has_priors:
+        raise UsageError("--names-weight: a model without priors (prior_discovery) names nothing")
 
 
 def _own_rates(model: Any, arguments: TrainArguments) -> list[tuple[torch.nn.Module, float]]:

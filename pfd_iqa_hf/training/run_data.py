@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,10 +19,11 @@ from pfd_iqa_hf.data.splits import (
     stated_split,
 )
 from pfd_iqa_hf.data.table import DatasetError, Problem, Rating, RatingTable
+from pfd_iqa_hf.scoring.find import find_pictures
 from pfd_iqa_hf.training.arguments import TrainArguments, UsageError
 from pfd_iqa_hf.training.batches import RecipeData, recipe_data
 
-__all__ = ["RunData", "load_run_data", "read_table"]
+__all__ = ["RunData", "added_photographs", "load_run_data", "read_table"]
 
 _FEWEST = 8
 _FEWEST_VALIDATION = 2
@@ -69,6 +72,7 @@ def load_run_data(arguments: TrainArguments) -> RunData:
             drop_near_copies=arguments.drop_near_copies,
             pristine_score=arguments.pristine_score,
             pristine_group=arguments.pristine_group,
+            photographs=added_photographs((arguments.photographs or "").split(os.pathsep)),
         )
     except ValueError as error:
         raise UsageError(f"--validation-share: {error}") from error
@@ -100,6 +104,19 @@ def load_run_data(arguments: TrainArguments) -> RunData:
         origin,
         _fingerprint(table, parts),
     )
+
+
+def added_photographs(folders: Iterable[str]) -> list[Path]:
+    """The files of --photographs, in the order of their names.
+
+    Raises:
+        UsageError: a folder is missing or holds no picture.
+    """
+    found, barren = find_pictures([folder for folder in folders if folder], recursive=True)
+    barren += [str(p.path) for p in found if p.error or not Path(p.path).is_file()]
+    if barren:
+        raise UsageError(f"--photographs: no picture in {', '.join(barren)}; give other folders")
+    return [Path(picture.path) for picture in found]
 
 
 def _check_validation(table: RatingTable, validation: list[Rating]) -> None:

@@ -119,6 +119,7 @@ def degraded_triple(
     chain_share: float = 0.0,
     meaningless_share: float = 0.0,
     composed_share: float = 0.0,
+    type_share: float = 0.0,
     score: float = float("nan"),
 ) -> DegradedTriple:
     """Degrade a pristine photograph twice and mix both.
@@ -131,10 +132,12 @@ def degraded_triple(
         chain_share: Share of the triples that are degraded by chains instead of one type.
         meaningless_share: Share of the triples whose stronger view is no picture at all.
         composed_share: Share of the others whose stronger view has a second type on top.
+        type_share: Share of the triples whose type is drawn among all types alike; of the others
+            the group is drawn first.
         score: What people gave the photograph, 0 to 100; NaN leaves the triple without scores.
     """
     picture = open_picture(path)
-    name = any_type(generator)
+    name = any_type(generator, type_share)
     group: str | None = DISTORTION_GROUP[name]
     mild_level = int(generator.integers(0, 5))
     if clean_share and generator.random() < clean_share:
@@ -183,8 +186,15 @@ def degraded_triple(
     return triple
 
 
-def any_type(generator: np.random.Generator) -> str:
-    """Draw a group first, then a type of it: thirteen of the 25 are colour, noise or spatial."""
+def any_type(generator: np.random.Generator, type_share: float = 0.0) -> str:
+    """Draw a group first, then a type of it: thirteen of the 25 are colour, noise or spatial.
+
+    Args:
+        generator: Source of the draw.
+        type_share: How often all types are alike instead.
+    """
+    if type_share and generator.random() < type_share:
+        return str(generator.choice(DISTORTION_TYPES))
     groups = sorted(set(DISTORTION_GROUP.values()))
     group = groups[generator.integers(len(groups))]
     types = [name for name in DISTORTION_TYPES if DISTORTION_GROUP[name] == group]
