@@ -58,7 +58,7 @@ class BoxViews:
 
     Args:
         model: The model; its backbone is replaced by the stored states.
-        teacher: Its teacher.
+        teacher: Its teacher; None leaves `targets` None.
         ratings: The pictures.
         batch_size: Views at once.
         dtype: Type to compute in, by autocast; float32 is that of the weights.
@@ -67,7 +67,7 @@ class BoxViews:
     def __init__(
         self,
         model: Any,
-        teacher: Teacher,
+        teacher: Teacher | None,
         ratings: Sequence[Rating],
         batch_size: int,
         dtype: torch.dtype,
@@ -86,9 +86,10 @@ class BoxViews:
             with self.computing():
                 output = self.base.vision_model(pixel_values=pixels, output_hidden_states=True)
                 states.append(torch.stack([output.hidden_states[level] for level in levels], 1))
-                targets.append(teacher(pixels)["teacher_features"].float())
+                if teacher is not None:
+                    targets.append(teacher(pixels)["teacher_features"].float())
         self.states = torch.cat(states)  # (n, levels, 1 + N, D)
-        self.targets = torch.cat(targets)  # F_0^t, (n, N, D')
+        self.targets: Any = torch.cat(targets) if targets else None  # F_0^t, (n, N, D')
         self.backbone = StoredBackbone(self.base.vision_model, levels)
         self.base.vision_model = self.backbone
 

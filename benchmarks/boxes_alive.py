@@ -1,23 +1,24 @@
 """Does every box of the method do something? One number, or a few, for each risk.
 
-    python benchmarks/boxes_alive.py --data-dir path/to/BIQ2021 \
-        --teacher run/checkpoints/teacher.safetensors
+    python benchmarks/boxes_alive.py --data-dir path/to/BIQ2021
 
 On `--count` of the validation pictures of BIQ2021 that the recipe `default.yaml` keeps back (drawn
 as the training draws them), one centre crop of 224 pixels each. Correlations are means within the
-subsets. A number whose box is alive holds its limit:
+subsets. What is compared with a teacher's features (†) needs `--teacher`, the one that the weights
+were trained with: run/checkpoints/teacher.safetensors of `pfd-iqa train --from-scratch`. A number
+whose box is alive holds its limit:
 
-- denoiser: L_dif (11) over ᾱ_t, what the best constant linear denoiser reaches;
+- denoiser †: L_dif (11) over ᾱ_t, what the best constant linear denoiser reaches;
 - condition c: its variance over its mean square; the conditions of other pictures move the scores
-  and raise L_dif;
+  and raise L_dif †;
 - γ of (7): median, deviation, and the loss if all pictures get the median;
 - ε of (8): the deviation of a score over 16 other ε, and the lowest SRCC of two runs;
 - steps of (12): the head after each step, on the state and on the clean feature foreseen from it;
-- teacher: ridge regression from the mean token of F_0^t against that from the mean token of F^s,
-  predictions out of fold, its strength chosen within the folds;
+- teacher †: ridge regression from the mean token of F_0^t against that from the mean token of
+  F^s, predictions out of fold, its strength chosen within the folds;
 - fusion (6): root mean square of the scale; trainable tensors that get no gradient in the fourth of
-  four optimiser steps;
-- priors: CKA of both; R² on masked tokens over the mean token;
+  four optimiser steps †;
+- priors: CKA of both; R² on masked tokens over the mean token †;
 - head: the loss if its memory is replaced by the mean of its tokens;
 - masks (1): the change of a score under 8 random draws.
 """
@@ -38,6 +39,7 @@ from box_views import SIDE, BoxViews, Kept
 from measured_model import add_model_arguments, describe, load_pipeline, write_result
 from pfd_iqa_hf.evaluation.correlation import srcc
 from pfd_iqa_hf.modeling.cpu_linear import cpu_linear
+from pfd_iqa_hf.modeling.modeling_pfd_iqa import BYPASSES
 from pfd_iqa_hf.training import run_data
 from pfd_iqa_hf.training.arguments import TrainArguments, parse_arguments
 from pfd_iqa_hf.training.batches import RecipeBatches
@@ -60,7 +62,7 @@ def main() -> None:
     """Prints a line for each number, writes them with the validation's own."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of BIQ2021")
-    parser.add_argument("--teacher", type=Path, required=True, help="teacher.safetensors of a run")
+    parser.add_argument("--teacher", type=Path, help="teacher.safetensors of the weights' own run")
     parser.add_argument("--count", type=int, default=300, help="validation pictures")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0, help="of masks, ε and swaps")
@@ -75,15 +77,15 @@ def main() -> None:
     ratings = list(data.validation.select(sorted(order[: arguments.count].tolist())))
     weights = argparse.Namespace(**{**vars(arguments), "dtype": "float32"})  # autocast does it
     model: Any = load_pipeline(weights).model
-    teacher = load_teacher(str(arguments.teacher), model)
-    trained = None if arguments.no_gradients else copy.deepcopy(model)
+    teacher = load_teacher(str(arguments.teacher), model) if arguments.teacher else None
+    trained = None if arguments.no_gradients or teacher is None else copy.deepcopy(model)
     with torch.inference_mode(), cpu_linear(model):
         checks = validate(model, ratings, teacher, None if dtype == torch.float32 else dtype)
     with torch.inference_mode():
         views = BoxViews(model, teacher, ratings, arguments.batch_size, dtype)
         targets = above_the_backbone(views, checks, arguments.seed)
     unreached: list[str] = []
-    if trained is not None:
+    if trained is not None and teacher is not None:
         unreached = unreached_tensors(trained, teacher, data, options, arguments.seed)
         targets.append(
             Target("fusion: trainable tensors without a gradient", len(unreached), most=0, digits=0)
@@ -122,6 +124,7 @@ def above_the_backbone(views: BoxViews, checks: dict[str, Any], seed: int) -> li
     generator = np.random.default_rng(seed)
     return [
         Target("SRCC of the centre crops within subsets", views.within(kept.scores)),
+        *bypass_targets(checks),
         *(
             Target(
                 f"denoiser idle: L_dif / alpha_bar at t = {level}",
@@ -129,17 +132,30 @@ def above_the_backbone(views: BoxViews, checks: dict[str, Any], seed: int) -> li
                 most=0.8,
             )
             for level in LEVELS
+            if f"noise_{level}" in checks
         ),
         *condition_targets(views, kept, generator),
         *gamma_targets(views, kept),
         *latent_targets(views, kept, seed),
         *step_targets(views, kept),
-        *teacher_targets(views, kept, seed),
+        *([] if views.targets is None else teacher_targets(views, kept, seed)),
         Target("fusion dead: RMS of the scale", kept.scale_rms, 0.05),
         Target("priors identical: CKA", kept.prior_alignment, most=0.9),
         *mask_targets(views, kept, seed),
         head_target(views, kept),
     ]
+
+
+def bypass_targets(checks: dict[str, Any]) -> list[Target]:
+    """How far each box, bypassed alone, moves the scores, and what is lost by it."""
+    targets = []
+    for box in BYPASSES:
+        lost = checks["within"] - checks[f"without_{box}"]
+        targets += [
+            Target(f"{box} bypassed: RMS change in points", checks[f"moved_{box}"], 0.5),
+            Target("  the same, SRCC lost", lost, digits=4),
+        ]
+    return targets
 
 
 def condition_targets(views: BoxViews, kept: Kept, generator: np.random.Generator) -> list[Target]:
@@ -149,18 +165,19 @@ def condition_targets(views: BoxViews, kept: Kept, generator: np.random.Generato
     partner[order] = np.roll(order, 1)  # nobody keeps his own
     other = kept.condition[torch.from_numpy(partner)]
     moved = np.abs(views.rescored(kept.aligned, other) - kept.scores)
-    own_loss, other_loss = (
-        float(views.noise_losses(condition, LEVELS).mean()) for condition in (kept.condition, other)
-    )
-    return [
+    targets = [
         Target("condition constant: tr Cov(c) / E |c|^2", spread(kept.condition), 0.2),
         Target("  the same, distortion token", spread(kept.condition[:, 0])),
         Target("  the same, quality token", spread(kept.condition[:, 1])),
         Target("condition constant: swapped, mean change in points", float(moved.mean()), 1.0),
-        Target(
-            "condition constant: swapped, rise of L_dif", other_loss / own_loss - 1, 0.01, digits=4
-        ),
     ]
+    if views.targets is not None:
+        own, others = (
+            float(views.noise_losses(which, LEVELS).mean()) for which in (kept.condition, other)
+        )
+        what = "condition constant: swapped, rise of L_dif"
+        targets.append(Target(what, others / own - 1, 0.01, digits=4))
+    return targets
 
 
 def spread(condition: torch.Tensor) -> float:
@@ -247,7 +264,8 @@ def mask_targets(views: BoxViews, kept: Kept, seed: int) -> list[Target]:
     config, tokens = views.model.config, views.grid[0] * views.grid[1]
     moved, errors = [], {"distortion": 0.0, "quality": 0.0}
     totals = dict.fromkeys(errors, 0.0)
-    mean = views.targets.mean(dim=(0, 1))  # the mean token
+    rebuilding = views.targets is not None
+    mean = views.targets.mean(dim=(0, 1)) if rebuilding else None  # the mean token
     for draw in range(MASK_DRAWS):
         masks = torch.stack(
             [
@@ -259,7 +277,7 @@ def mask_targets(views: BoxViews, kept: Kept, seed: int) -> list[Target]:
         )
         for rows, output in views.outputs(partial(masks_of, masks)):
             moved.append(np.abs(output.logits.float().numpy() - kept.scores[rows]))
-            for place, name in enumerate(errors):
+            for place, name in enumerate(errors if rebuilding else ()):
                 task = getattr(views.base, f"{name}_task")
                 hidden = ~masks[rows, place]
                 target = views.targets[rows][hidden]
@@ -273,7 +291,7 @@ def mask_targets(views: BoxViews, kept: Kept, seed: int) -> list[Target]:
                 1 - errors[name] / totals[name],
                 0.3,
             )
-            for name in errors
+            for name in (errors if rebuilding else ())
         ),
         Target(
             "masks unlike test: mean change in points",

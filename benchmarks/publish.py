@@ -1,7 +1,7 @@
 """Measures the shipped file, and writes what is published about it; one command for all numbers.
 
     python benchmarks/publish.py --biq2021 BIQ2021 --livec ChallengeDB_release \
-        --photographs CQ100/img --large wallpapers --teacher run/checkpoints/teacher.safetensors
+        --photographs CQ100/img --large wallpapers
 
 Runs the scripts that have not measured the present weights (a result names the hash), and writes
 
@@ -56,8 +56,7 @@ class Measurement:
     def command(self) -> str:
         """As the documents show it."""
         shown = {"biq2021": "BIQ2021", "livec": "ChallengeDB_release", "photographs": "CQ100/img"}
-        shown |= {"large": "wallpapers", "teacher": "run/checkpoints/teacher.safetensors"}
-        shown |= {"results": "benchmarks/results"}
+        shown |= {"large": "wallpapers", "results": "benchmarks/results"}
         return "python benchmarks/" + self.words.format(**shown)
 
 
@@ -81,16 +80,14 @@ MEASUREMENTS = (
     ),
     Measurement("content_leak", "content_leak.py --photographs {photographs} --dtype bfloat16"),
     Measurement("unfamiliar", "unfamiliar.py --photographs {photographs}"),
-    Measurement(
-        "boxes_alive", "boxes_alive.py --data-dir {biq2021} --teacher {teacher} --count 100"
-    ),
+    Measurement("boxes_alive", "boxes_alive.py --data-dir {biq2021} --count 100"),
 )
 
 
 def main() -> None:
     """Measures what is stale, then writes everything."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    for name in ("biq2021", "livec", "photographs", "large", "teacher"):
+    for name in ("biq2021", "livec", "photographs", "large"):
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--only-write", action="store_true")
     parser.add_argument("--only", nargs="+", help="measure these alone", metavar="NAME")

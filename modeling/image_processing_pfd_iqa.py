@@ -89,10 +89,10 @@ class PfdIqaImageProcessor(PilBackend):
         side = size.height
         if not isinstance(side, int) or side < 1 or side != size.width:
             raise ValueError(f"'size' must be a square height and width, got {dict(size)}")
-        if short_side < side:
-            raise ValueError(f"'short_side' must be at least {side}, got {short_side}")
-        if max_pixels < 1:
-            raise ValueError(f"'max_pixels' must be positive, got {max_pixels}")
+        for name, value, least in (("short_side", short_side, side), ("max_pixels", max_pixels, 1)):
+            if not isinstance(value, int) or value < least:
+                wanted = f"a whole number of at least {least}"
+                raise ValueError(f"{name!r} must be {wanted}, got {value!r}")
 
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:  # type: ignore[override]
         super()._validate_preprocess_kwargs(**kwargs)

@@ -109,7 +109,7 @@ def calibrate(
         dataset_split,
         streaming,
     )
-    table = options.read_dataset(arguments)
+    table = options.read_dataset(arguments, hint="SCORES")
     if len(table) < LEAST_PICTURES:  # said before minutes are spent on scoring
         raise typer.BadParameter(
             f"{table.name}: {len(table)} rated pictures are too few for a map and for intervals "

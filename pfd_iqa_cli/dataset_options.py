@@ -164,12 +164,15 @@ def dataset_arguments(
     }
 
 
-def read_dataset(arguments: dict[str, Any], decode: bool = False) -> RatingTable:
+def read_dataset(
+    arguments: dict[str, Any], decode: bool = False, hint: str = "--dataset"
+) -> RatingTable:
     """`load_ratings` for a command: notes and skipped pictures go to standard error.
 
     Args:
         arguments: of `load_ratings`, as `dataset_arguments` gives them.
         decode: decode every picture once, so that a broken one is found now.
+        hint: What the command calls the dataset.
 
     Raises:
         typer.BadParameter: the dataset cannot be used; the message names row and remedy.
@@ -184,7 +187,7 @@ def read_dataset(arguments: dict[str, Any], decode: bool = False) -> RatingTable
             if decode:
                 table = check_pictures(table, skip_bad=arguments["skip_bad"])
         except (ValueError, ImportError) as error:
-            raise typer.BadParameter(str(error), param_hint="--dataset") from error
+            raise typer.BadParameter(str(error), param_hint=hint) from error
     for note in notes:
         if issubclass(note.category, UserWarning):
             print(f"note: {note.message}", file=sys.stderr)

@@ -439,12 +439,16 @@ def test_the_parent_of_a_linked_folder_is_the_targets(folder: Path) -> None:
         ("image,mos\n8.png,1\n", "utf-16"),
         ("mos\timage\n1\t8.png\n", "utf-16-le"),
         ("image\n8.png\n", "utf-8-sig"),
+        ("image;mos\ncafé.png;1,5\n", "cp1252"),
+        ("image;mos\ncafé.png;1,5\n", "utf-8"),
     ],
 )
 def test_tables_as_spreadsheets_save_them(text: str, encoding: str, folder: Path) -> None:
     mark = "\ufeff" if encoding == "utf-16-le" else ""
+    name = "café.png" if "é" in text else "8.png"
+    (folder / name).write_bytes(_png(8))
     (folder / "t.csv").write_bytes((mark + text).encode(encoding))
-    assert [(picture.path, picture.error) for picture in _found("t.csv")] == [("8.png", None)]
+    assert [(picture.path, picture.error) for picture in _found("t.csv")] == [(name, None)]
 
 
 @pytest.mark.parametrize(

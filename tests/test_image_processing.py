@@ -62,6 +62,8 @@ def test_configuration_survives_saving(tmp_path: Path) -> None:
         ("view_strategy", "bogus"),
         ("short_side", 100),
         ("max_pixels", 0),
+        ("max_pixels", "many"),
+        ("short_side", 512.5),
         ("size", {"height": 224, "width": 200}),
     ],
 )

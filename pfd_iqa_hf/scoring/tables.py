@@ -129,7 +129,18 @@ def listed_picture(path: str, folder: str, options: InputOptions) -> FoundPictur
     if "\0" in path:
         return FoundPicture(path, Path("picture"), "the path holds a NUL byte; check the list")
     whole = os.path.join(folder, path)
-    return FoundPicture(whole, Path(os.path.basename(path) or "picture"))
+    if not os.path.lexists(whole):
+        whole = os.path.join(folder, _windows_text(path))
+    return FoundPicture(whole, Path(os.path.basename(whole) or "picture"))
+
+
+def _windows_text(path: str) -> str:
+    """A path whose bytes are no UTF-8, read as spreadsheets on Windows write it."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return path.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+    return path
 
 
 def _on_the_same_host(folder: str, path: str) -> str:

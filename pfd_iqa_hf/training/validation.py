@@ -59,7 +59,7 @@ def within_group_srcc(scores: np.ndarray, ratings: Sequence[Rating]) -> float:
 def validate(
     model: PfdIqaForImageQualityAssessment,
     ratings: Sequence[Rating],
-    teacher: Teacher,
+    teacher: Teacher | None,
     dtype: torch.dtype | None = torch.bfloat16,
 ) -> dict[str, Any]:
     """Score one centre crop a picture, then again with each box bypassed.
@@ -67,7 +67,7 @@ def validate(
     Args:
         model: The model.
         ratings: Validation pictures.
-        teacher: Gives the clean features of the denoising loss.
+        teacher: Gives the clean features of the denoising loss; None leaves that loss out.
         dtype: Type to compute in; None takes that of the weights.
 
     Returns:
@@ -94,7 +94,7 @@ def validate(
                     continue
                 features = output.features
                 gammas.append(features.alignment_weight.float().flatten().cpu())
-                if not model.pfd_iqa.has_denoiser:
+                if teacher is None or not model.pfd_iqa.has_denoiser:
                     continue
                 target = teacher(pixels)["teacher_features"].float()
                 base = model.pfd_iqa
