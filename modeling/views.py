@@ -128,8 +128,9 @@ def assemble_map(maps: np.ndarray, boxes: np.ndarray, height: int, width: int) -
     """Lay the views' maps over the whole picture.
 
     Where views overlap, their bilinearly interpolated values are averaged with weights that fall
-    towards a view's edges, so that no seam shows; what no view covers takes the nearest value that
-    one does. Computed on a grid of at most 512 x 512, then enlarged, so that memory stays bounded.
+    towards a view's edges, so that no seam shows, and the larger the part is that a view shows: a
+    tile saw the place more closely. What no view covers takes the nearest value that one does.
+    Computed on a grid of at most 512 x 512, then enlarged, so that memory stays bounded.
 
     Args:
         maps: (views, h, w), any unit.
@@ -155,7 +156,8 @@ def assemble_map(maps: np.ndarray, boxes: np.ndarray, height: int, width: int) -
         )
         rise_x = np.minimum(across - left, right - across) / (right - left)
         rise_y = np.minimum(down - top, bottom - down) / (bottom - top)
-        blend = np.where(distance == 0, 1e-3 + np.outer(rise_y, rise_x), 0.0)
+        closeness = ((right - left) * (bottom - top)) ** -0.5
+        blend = np.where(distance == 0, closeness * (1e-3 + np.outer(rise_y, rise_x)), 0.0)
         total += blend * sampled
         weight += blend
         fallback = np.where(distance < nearest, sampled, fallback)
