@@ -304,7 +304,6 @@ _INDIFFERENT = {
     "vision_model",
     "text_model",
     "teacher",
-    "photographs",
     "check_pictures",
     "per_device_eval_batch_size",
     "checkpointing_steps",

@@ -169,7 +169,7 @@ class StudentObjective(nn.Module):
         rated = batch["labels"].isfinite()
         distortion, quality = features.distortion_logits, features.quality_logits
         assert distortion is not None and quality is not None
-        levels = soft_levels(batch["labels"][rated])
+        levels = soft_levels(batch["labels"][rated], quality.shape[-1])
         return {
             "names": pseudo_label_divergence(distortion[known], batch["known_distortion"][known])
             if known.any()
