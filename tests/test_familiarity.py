@@ -78,9 +78,7 @@ def _processor() -> PfdIqaImageProcessor:
     return PfdIqaImageProcessor(size={"height": 32, "width": 32}, short_side=64)
 
 
-def test_photographs_from_elsewhere_widen_what_is_familiar(
-    pictures: Path, plain: PfdIqaForImageQualityAssessment, tmp_path: Path
-) -> None:
+def test_photographs_from_elsewhere_widen_what_is_familiar(pictures: Path, tmp_path: Path) -> None:
     ratings = [Rating(file, 50.0) for file in sorted(pictures.glob("[0-9]*.png"))]
     elsewhere = []
     for number in range(20):
@@ -88,7 +86,7 @@ def test_photographs_from_elsewhere_widen_what_is_familiar(
         _photograph(100 + number).point(lambda value: 255 - value // 3).save(elsewhere[-1])
     thresholds = []
     for added in ((), elsewhere):
-        model = awake_model(plain.config.__class__.from_dict(plain.config.to_dict()))
+        model = awake_model(tiny_config(num_inference_steps=2))
         result = fit_familiarity(
             model, _processor(), ratings[:40], ratings[40:], directions=3, photographs=added
         )
@@ -100,7 +98,10 @@ def test_photographs_from_elsewhere_widen_what_is_familiar(
 
 def fitted_distances(model: PfdIqaForImageQualityAssessment, files: list[Path]) -> torch.Tensor:
     """Distances of pictures, as the pipeline computes them."""
-    pixels = [_processor()(images=[str(file)], return_tensors="pt") for file in files]
+    pixels = [
+        _processor()(images=[Image.open(file).convert("RGB")], return_tensors="pt")
+        for file in files
+    ]
     with torch.no_grad():
         return torch.cat([model(**inputs).familiarity_distance for inputs in pixels])
 

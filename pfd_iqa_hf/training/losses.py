@@ -90,7 +90,8 @@ def map_ranking_loss(
         mask: (B, H, W), 0 to 1.
         margin: Wanted difference of the token values.
     """
-    share = F.adaptive_avg_pool2d(mask[:, None].float(), mixed.shape[-2:]).flatten(1)  # (B, N)
+    rows, columns = mixed.shape[-2:]
+    share = F.adaptive_avg_pool2d(mask[:, None].float(), (rows, columns)).flatten(1)  # (B, N)
     pairs = share[:, :, None] * (1 - share)[:, None]  # (B, N inside, N outside)
     pairs = pairs / pairs.sum(dim=(1, 2), keepdim=True).clamp(min=1e-6)
     losses = []
