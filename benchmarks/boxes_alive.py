@@ -262,10 +262,10 @@ def teacher_targets(views: BoxViews, kept: Kept, seed: int) -> list[Target]:
 def mask_targets(views: BoxViews, kept: Kept, seed: int) -> list[Target]:
     """What the priors rebuild of masked tokens, and how masks move scores; every view is masked."""
     config, tokens = views.model.config, views.grid[0] * views.grid[1]
-    moved, errors = [], {"distortion": 0.0, "quality": 0.0}
-    totals = dict.fromkeys(errors, 0.0)
-    rebuilding = views.targets is not None
-    mean = views.targets.mean(dim=(0, 1)) if rebuilding else None  # the mean token
+    moved = []
+    mean = None if views.targets is None else views.targets.mean(dim=(0, 1))  # the mean token
+    errors = dict.fromkeys(() if mean is None else ("distortion", "quality"), 0.0)
+    totals = dict(errors)
     for draw in range(MASK_DRAWS):
         masks = torch.stack(
             [
@@ -277,7 +277,7 @@ def mask_targets(views: BoxViews, kept: Kept, seed: int) -> list[Target]:
         )
         for rows, output in views.outputs(partial(masks_of, masks)):
             moved.append(np.abs(output.logits.float().numpy() - kept.scores[rows]))
-            for place, name in enumerate(errors if rebuilding else ()):
+            for place, name in enumerate(errors):
                 task = getattr(views.base, f"{name}_task")
                 hidden = ~masks[rows, place]
                 target = views.targets[rows][hidden]
@@ -291,7 +291,7 @@ def mask_targets(views: BoxViews, kept: Kept, seed: int) -> list[Target]:
                 1 - errors[name] / totals[name],
                 0.3,
             )
-            for name in (errors if rebuilding else ())
+            for name in errors
         ),
         Target(
             "masks unlike test: mean change in points",

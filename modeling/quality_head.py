@@ -106,11 +106,16 @@ class QualityHead(nn.Module):
 
         scores = self.weigh(panel) @ memory.transpose(1, 2) / math.sqrt(memory.shape[-1])
         weights = scores.softmax(-1).mean(dim=1)  # mean over the panel: (B, N)
-        values = self.value(F.gelu(self.value_hidden(memory)))[..., 0]  # z_i: (B, N)
+        values = self.values_of(memory)  # z_i: (B, N)
         logit = (weights * values).sum(dim=-1) + self.bias  # (14): (B,)
 
         evidence = torch.cat([memory.mean(dim=1), panel.mean(dim=1), logit[:, None]], dim=-1)
         return ViewQuality(logit, values, weights, self.deviation_of(evidence.detach()))
+
+    def values_of(self, memory: torch.Tensor) -> torch.Tensor:
+        """z_i of (14), (…, N), from normalised tokens of the refined feature, (…, N, D')."""
+        values: torch.Tensor = self.value(F.gelu(self.value_hidden(memory)))[..., 0]
+        return values
 
     def deviation_of(self, evidence: torch.Tensor) -> torch.Tensor:
         """(15): σ_v in score points, (…), from mean token, mean panel and z, (…, 2·D' + 1)."""

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-__all__ = ["tiny_arguments", "write_rated_pictures"]
+from pfd_iqa_hf.data.table import Rating
+
+__all__ = ["pristine_ratings", "tiny_arguments", "write_rated_pictures"]
 
 
 def write_rated_pictures(folder: Path, count: int = 40) -> Path:
@@ -25,6 +27,17 @@ def write_rated_pictures(folder: Path, count: int = 40) -> Path:
     with open(folder / "rated.csv", "w", newline="") as file:
         csv.writer(file).writerows([("image", "mos"), *rows])
     return folder / "rated.csv"
+
+
+def pristine_ratings(folder: Path) -> list[Rating]:
+    """Six smooth pictures of random colours, each with a score of 80."""
+    ratings = []
+    for number in range(6):
+        random = np.random.default_rng(number)
+        small = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        small.resize((96, 64), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+        ratings.append(Rating(folder / f"{number}.png", 80.0))
+    return ratings
 
 
 def tiny_arguments(table: Path, output: Path, model: Path | None = None, **options: Any) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rated_pictures import pristine_ratings
 from tiny_models import awake_model, tiny_config
 
 from pfd_iqa_hf import PfdIqaForImageQualityAssessment
@@ -19,14 +20,7 @@ OPTIONS = MapOptions(
 
 @pytest.fixture(scope="module")
 def ratings(tmp_path_factory: pytest.TempPathFactory) -> list[Rating]:
-    folder = tmp_path_factory.mktemp("photographs")
-    found = []
-    for number in range(6):
-        random = np.random.default_rng(number)
-        small = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        small.resize((96, 64), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-        found.append(Rating(folder / f"{number}.png", 80.0))
-    return found
+    return pristine_ratings(tmp_path_factory.mktemp("photographs"))
 
 
 def _model() -> PfdIqaForImageQualityAssessment:

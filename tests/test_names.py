@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rated_pictures import pristine_ratings
 from tiny_models import awake_model, tiny_config
 
 from pfd_iqa_hf import PfdIqaForImageQualityAssessment, PfdIqaImageProcessor
@@ -21,14 +22,7 @@ OPTIONS = NamesOptions(pictures=24, views=2, epochs=6, batch_size=8, learning_ra
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> list[Rating]:
-    folder = tmp_path_factory.mktemp("pristine")
-    ratings = []
-    for number in range(6):
-        random = np.random.default_rng(number)
-        small = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        small.resize((96, 64), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-        ratings.append(Rating(folder / f"{number}.png", 80.0))
-    return ratings
+    return pristine_ratings(tmp_path_factory.mktemp("pristine"))
 
 
 def _processor() -> PfdIqaImageProcessor:

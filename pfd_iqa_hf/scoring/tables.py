@@ -129,18 +129,20 @@ def listed_picture(path: str, folder: str, options: InputOptions) -> FoundPictur
     if "\0" in path:
         return FoundPicture(path, Path("picture"), "the path holds a NUL byte; check the list")
     whole = os.path.join(folder, path)
-    if not os.path.lexists(whole):
-        whole = os.path.join(folder, _windows_text(path))
+    if not _is_unicode(path) and not os.path.lexists(whole):
+        # Bytes that are no UTF-8 and no file's name: as spreadsheets on Windows write them.
+        text = path.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+        whole = os.path.join(folder, text)
     return FoundPicture(whole, Path(os.path.basename(whole) or "picture"))
 
 
-def _windows_text(path: str) -> str:
-    """A path whose bytes are no UTF-8, read as spreadsheets on Windows write it."""
+def _is_unicode(path: str) -> bool:
+    """Whether a path holds no escaped bytes."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
-        return path.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
-    return path
+        return False
+    return True
 
 
 def _on_the_same_host(folder: str, path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.training.arguments import parse_arguments
 from pfd_iqa_hf.training.run_data import RunData, load_run_data
 
-__all__ = ["finished_parser", "load_finished"]
+__all__ = ["add_fit_options", "finished_parser", "load_finished"]
 
 
 def finished_parser(description: str | None) -> argparse.ArgumentParser:
@@ -30,6 +31,21 @@ def finished_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, help="folder of the finished checkpoint")
     parser.add_argument("--output-dir", type=Path, required=True, help="where it is written to")
     return parser
+
+
+def add_fit_options(parser: argparse.ArgumentParser, given: Any) -> None:
+    """What parts learnt from degraded photographs, with scores held, have in common.
+
+    Args:
+        parser: Takes --epochs, --photographs, --hold and --workers.
+        given: Has their defaults, but for the photographs.
+    """
+    parser.add_argument("--epochs", type=int, default=given.epochs)
+    parser.add_argument(
+        "--photographs", nargs="+", default=[], metavar="FOLDER", help="more photographs to degrade"
+    )
+    parser.add_argument("--hold", type=float, default=given.hold, help="weight of held scores")
+    parser.add_argument("--workers", type=int, default=given.workers)
 
 
 def load_finished(

@@ -35,16 +35,20 @@ from pfd_iqa_hf.modeling.image_processing_pfd_iqa import PfdIqaImageProcessor
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.modeling.picture_reading import open_picture
 from pfd_iqa_hf.training.export import export
-from pfd_iqa_hf.training.finished import finished_parser, load_finished
+from pfd_iqa_hf.training.finished import add_fit_options, finished_parser, load_finished
 from pfd_iqa_hf.training.optimization import rate_factor
 from pfd_iqa_hf.training.run_data import added_photographs
-from pfd_iqa_hf.training.samples import another_type, any_type, distortion_label, sample_generator
+from pfd_iqa_hf.training.samples import (
+    another_type,
+    any_photograph,
+    any_type,
+    distortion_label,
+    sample_generator,
+)
 
 __all__ = ["NamedPictures", "NamesOptions", "fit_names", "main"]
 
 _CLEAN_SHARE = 0.1
-# Of the pictures, so many are made from added photographs, where there are some.
-_ADDED_SHARE = 0.3
 _PURPOSE = 7  # of the samples' random numbers
 _LONG_SIDES = (384, 512)
 _LARGEST_ASPECT = 1.5
@@ -117,8 +121,7 @@ class NamedPictures(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views (V, 3, H, W) and the soft label over the names (K_d,)."""
         generator = sample_generator(self.options.seed, 0, index, purpose=_PURPOSE)
-        paths = self.added if self.added and generator.random() < _ADDED_SHARE else self.paths
-        path = paths[int(generator.integers(len(paths)))]
+        path = any_photograph(generator, self.paths, self.added)
         picture = _in_some_shape(open_picture(path), generator)
         applied: list[tuple[str, int]] = []
         draw = generator.random()
@@ -355,12 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--views", type=int, default=given.views, help="views of each of them")
     parser.add_argument("--composed-share", type=float, default=given.composed_share)
     parser.add_argument("--type-share", type=float, default=given.type_share)
-    parser.add_argument("--epochs", type=int, default=given.epochs)
-    parser.add_argument(
-        "--photographs", nargs="+", default=[], metavar="FOLDER", help="more photographs to degrade"
-    )
-    parser.add_argument("--hold", type=float, default=given.hold, help="weight of held scores")
-    parser.add_argument("--workers", type=int, default=given.workers)
+    add_fit_options(parser, given)
     options, rest = parser.parse_known_args(arguments)
     added = added_photographs(options.photographs)
     model, processor, data = load_finished(options, rest)

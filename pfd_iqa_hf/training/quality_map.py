@@ -30,16 +30,20 @@ from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
 from pfd_iqa_hf.modeling.picture_reading import open_picture
 from pfd_iqa_hf.training.batches import normalise
 from pfd_iqa_hf.training.export import export
-from pfd_iqa_hf.training.finished import finished_parser, load_finished
+from pfd_iqa_hf.training.finished import add_fit_options, finished_parser, load_finished
 from pfd_iqa_hf.training.losses import map_ranking_loss
 from pfd_iqa_hf.training.optimization import rate_factor
 from pfd_iqa_hf.training.run_data import added_photographs
-from pfd_iqa_hf.training.samples import degraded_triple, random_view, sample_generator
+from pfd_iqa_hf.training.samples import (
+    any_photograph,
+    degraded_triple,
+    random_view,
+    sample_generator,
+)
 
 __all__ = ["MapOptions", "fit_map", "main"]
 
 _PURPOSE = 9  # of the samples' random numbers
-_ADDED_SHARE = 0.3
 _CHECKED_SHARE = 0.1  # of the mixtures, which teach nothing and tell what was gained
 
 
@@ -92,8 +96,7 @@ class _Mixtures(Dataset):
             path = self.rated[int(generator.integers(len(self.rated)))]
             view = normalise(random_view(open_picture(path), generator, options.size))
             return torch.stack([view, view]), torch.zeros(options.size, options.size)
-        paths = self.added if self.added and generator.random() < _ADDED_SHARE else self.paths
-        path = paths[int(generator.integers(len(paths)))]
+        path = any_photograph(generator, self.paths, self.added)
         triple = degraded_triple(path, generator, options.size, clean_share=0.7, type_share=0.5)
         views = torch.stack([normalise(view) for view in (triple.mild, triple.mixed)])
         return views, torch.from_numpy(triple.mask)
@@ -160,7 +163,7 @@ def fit_map(
         order = sample_generator(options.seed, epoch, 0, _PURPOSE + 1).permutation(len(rows))
         squares = []
         for chosen in rows[torch.from_numpy(order)][: len(rows) // size * size].split(size):
-            values = _values(head, stored.memory[chosen].float())  # (P, 2, N)
+            values = head.values_of(stored.memory[chosen].float())  # (P, 2, N)
             logits = (stored.weights[chosen] * values).sum(-1) + head.bias.detach()
             held = stored.logits[chosen]
             loss = options.hold * (logits - held).square().mean()
@@ -182,12 +185,6 @@ def fit_map(
             f"a view's score moved by {moved:.2f} points"
         )
     return {"before": before, "after": _auroc(head, stored, checked), "moved": moved}
-
-
-def _values(head: Any, memory: torch.Tensor) -> torch.Tensor:
-    """z_i of (14) from normalised refined features (…, N, D'), (…, N)."""
-    values: torch.Tensor = head.value(F.gelu(head.value_hidden(memory)))[..., 0]
-    return values
 
 
 @torch.no_grad()
@@ -221,7 +218,7 @@ def _stored(
     # Logits of the stored halves, so that what is held is what the loss sees.
     logits = torch.cat(
         [
-            (weights[rows] * _values(head, memory[rows].float())).sum(-1) + head.bias
+            (weights[rows] * head.values_of(memory[rows].float())).sum(-1) + head.bias
             for rows in torch.arange(len(memory)).split(64)
         ]
     )
@@ -232,7 +229,7 @@ def _stored(
 def _auroc(head: Any, stored: _Stored, count: int) -> float:
     """How well the fall of a token's value tells that it was degraded, mean over mixtures."""
     maps = torch.cat(
-        [_values(head, stored.memory[rows].float()) for rows in torch.arange(count).split(64)]
+        [head.values_of(stored.memory[rows].float()) for rows in torch.arange(count).split(64)]
     )
     fall = maps[:, 0] - maps[:, 1]  # (P, N)
     share = F.adaptive_avg_pool2d(stored.masks[:count, None], stored.grid).flatten(1)
@@ -251,12 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = MapOptions()
     parser.add_argument("--mixtures", type=int, default=given.mixtures, help="partly degraded")
     parser.add_argument("--rated", type=int, default=given.rated, help="views that are held")
-    parser.add_argument("--epochs", type=int, default=given.epochs)
-    parser.add_argument("--hold", type=float, default=given.hold, help="weight of held scores")
-    parser.add_argument("--workers", type=int, default=given.workers)
-    parser.add_argument(
-        "--photographs", nargs="+", default=[], metavar="FOLDER", help="more photographs to degrade"
-    )
+    add_fit_options(parser, given)
     options, rest = parser.parse_known_args(arguments)
     added = added_photographs(options.photographs)
     model, _, data = load_finished(options, rest)

@@ -184,6 +184,8 @@ def _train_student(
     log: RunLog,
 ) -> Path | None:
     """Second stage, or fine-tuning; returns the folder of the best weights, if any were chosen."""
+    if arguments.names_weight and not model.pfd_iqa.has_priors:
+        raise UsageError("--names-weight: a model without priors (prior_discovery) names nothing")
     freeze_lower_layers(model.vision_model, arguments.freeze_layers)
     _freeze_parts(model, arguments)
     if arguments.gradient_checkpointing:
@@ -355,8 +357,6 @@ def _freeze_parts(model: Any, arguments: TrainArguments) -> None:
         if name not in parts:
             raise UsageError(f"--frozen-parts: no part {name!r}; there are {', '.join(parts)}")
         parts[name].requires_grad_(False)
-    if arguments.names_weight and not model.pfd_iqa.has_priors:
-        raise UsageError("--names-weight: a model without priors (prior_discovery) names nothing")
 
 
 def _own_rates(model: Any, arguments: TrainArguments) -> list[tuple[torch.nn.Module, float]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from pfd_iqa_hf.modeling.picture_reading import open_picture
 __all__ = [
     "DegradedTriple",
     "another_type",
+    "any_photograph",
     "any_type",
     "degraded_triple",
     "distortion_label",
@@ -32,6 +34,7 @@ __all__ = [
 
 _WHOLE_SHARE = 0.2  # of the views show the whole picture, the rest are crops
 _SCALES = (0.8, 1.25)
+_ADDED_SHARE = 0.3  # of what is degraded, so much is made from added photographs, if there are any
 _MEANINGLESS = 3.0  # points of noise, one colour, stripes
 _SURE = (0.0, 0.6, 0.85, 0.95, 0.95, 0.95)  # how surely a level is seen; the mildest is half hidden
 
@@ -184,6 +187,14 @@ def degraded_triple(
     triple = _triple((views[0], views[1]), generator, group, levels, scores)
     triple.second_group = DISTORTION_GROUP[other] if other else None
     return triple
+
+
+def any_photograph(
+    generator: np.random.Generator, paths: Sequence[Any], added: Sequence[Any]
+) -> Any:
+    """Draw one of `paths`, or, three times in ten, of the photographs added to them."""
+    some = added if added and generator.random() < _ADDED_SHARE else paths
+    return some[int(generator.integers(len(some)))]
 
 
 def any_type(generator: np.random.Generator, type_share: float = 0.0) -> str:
