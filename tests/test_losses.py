@@ -213,6 +213,15 @@ def test_types_may_be_drawn_alike_for_triples() -> None:
             assert drawn.count(group) / 2000 == pytest.approx(share, abs=0.025)
 
 
+def test_types_may_be_stressed() -> None:
+    generator = np.random.default_rng(4)
+    drawn = [any_type(generator, 0.5, ("color_shift", "denoise"), 0.6) for _ in range(1000)]
+    shares = {name: drawn.count(name) / 1000 for name in ("color_shift", "denoise", "jpeg")}
+    assert 0.25 < shares["color_shift"] < 0.4 and 0.25 < shares["denoise"] < 0.4
+    assert shares["jpeg"] < 0.1, "the others are still drawn, four times in ten"
+
+
+
 def test_a_triple_is_ordered_and_its_mixture_lies_between(picture_file: Path) -> None:
     for index in range(6):
         triple = degraded_triple(picture_file, sample_generator(6, 0, index), 56)

@@ -103,6 +103,27 @@ def test_types_may_be_drawn_alike(pristine: list[Rating]) -> None:
     assert shares[0] < 0.13 < shares[1]  # one group of eleven, four types of twenty-five
 
 
+def test_light_varies_a_little_and_is_no_distortion(tmp_path: Path) -> None:
+    file = tmp_path / "grey.png"
+    Image.new("RGB", (96, 64), (120, 128, 136)).save(file)
+    names = tiny_config().distortion_names
+    pictures = {
+        light: NamedPictures(
+            [file], _processor(), names, NamesOptions(pictures=100, views=1, seed=3, light=light)
+        )
+        for light in (False, True)
+    }
+    clean = [index for index in range(100) if pictures[True][index][1][0] > 0.97]
+    assert len(clean) > 3
+    seen = {
+        light: torch.stack([these[index][0].mean(dim=(0, 2, 3)) for index in clean])
+        for light, these in pictures.items()
+    }
+    assert float(seen[False].std(dim=0).max()) < 1e-4
+    moved = (seen[True] - seen[False]).abs() * 0.225 * 255  # in grey levels
+    assert float(seen[True].std(dim=0).min()) > 0.01 and float(moved.max()) < 40
+
+
 def test_a_mild_level_is_half_hidden() -> None:
     names = ["none", "noise", "blur"]
     assert distortion_label([], names).argmax() == 0

@@ -60,6 +60,7 @@ def test_both_spellings_of_an_option_and_a_yaml_file(tmp_path: Path) -> None:
         (["--max-grad-norm", "0"], "--max-grad-norm must be above 0"),
         (["--push-to-hub", "--hub-model-id", "bad//na me"], "--hub-model-id"),
         (["--teacher", "t", "--from-scratch"], "--vision-model"),
+        (["--stressed-types", "denoise,blurr"], "--stressed-types: no type 'blurr'; there are"),
     ],
 )
 def test_a_wrong_option_is_named(more: list[str], message: str) -> None:
@@ -95,9 +96,12 @@ def test_the_shipped_recipes_are_readable_and_whole() -> None:
     assert second.from_scratch and second.overrides["fusion_masking"] is True
     third = parse_arguments(["--config", str(recipes / "finishing.yaml"), *more[-2:]])
     assert third.names_weight and third.frozen_parts == "denoiser,alignment"
+    fourth = parse_arguments(["--config", str(recipes / "polishing.yaml"), *more[-2:]])
+    assert fourth.random_draws and "color_shift" in fourth.stressed
     # Weights of all stages are chosen by pictures that none has seen.
     for name in ("dataset", "drop_near_copies", "validation_share"):
-        assert getattr(first, name) == getattr(second, name) == getattr(third, name)
+        stages = (first, second, third, fourth)
+        assert len({getattr(stage, name) for stage in stages}) == 1
 
 
 def test_the_card_gives_the_command_of_the_run() -> None:

@@ -138,6 +138,9 @@ def test_a_finishing_stage_learns_names_and_map_while_the_denoiser_rests(
         "names_weight": 0.5,
         "map_ranking_weight": 0.2,
         "type_share": 1.0,
+        "stressed_types": "color_shift,denoise",
+        "stressed_share": 0.5,
+        "random_draws": True,
     }
     output = tmp_path / "out"
     train(tiny_arguments(table, output, tiny_checkpoint, **options))

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+from pfd_iqa_hf.data.distortions import DISTORTION_TYPES
+
 __all__ = ["TrainArguments", "UsageError", "parse_arguments"]
 
 
@@ -137,6 +139,13 @@ class TrainArguments:
     type_share: float = _option(
         "share of the triples whose type is drawn among all types, not after its group", 0.0
     )
+    stressed_types: str | None = _option(
+        "types of degradation to draw more often, with commas, such as color_shift,denoise"
+    )
+    stressed_share: float = _option("share of the triples whose type is one of them", 0.0)
+    random_draws: bool = _option(
+        "draw masks and the noise of alignment at random without a teacher too", False
+    )
 
     teacher_steps: int = _option("steps of the teacher's stage", 220)
     teacher_learning_rate: float = _option("of the teacher's new layers", 1e-3)
@@ -202,6 +211,11 @@ class TrainArguments:
                 raise UsageError(f"--{flag} must be from 0 to below 1, not {value}")
         if self.triples_per_batch is None:
             self.triples_per_batch = 2 if self.from_scratch else 0
+        for name in self.stressed:
+            if name not in DISTORTION_TYPES:
+                raise UsageError(
+                    f"--stressed-types: no type {name!r}; there are {', '.join(DISTORTION_TYPES)}"
+                )
         self._refuse_other_shapes()
 
     def _check_repository(self) -> None:
@@ -242,6 +256,11 @@ class TrainArguments:
             raise UsageError("--config-overrides must be a JSON object of PfdIqaConfig fields")
         return values
 
+    @property
+    def stressed(self) -> tuple[str, ...]:
+        """`stressed_types` as a tuple."""
+        return tuple(filter(None, (self.stressed_types or "").split(",")))
+
     def decisive(self) -> dict[str, Any]:
         """The arguments that change the weights: a run goes on only with the same ones."""
         return {key: value for key, value in asdict(self).items() if key not in _INDIFFERENT}
@@ -277,6 +296,7 @@ _AT_LEAST = {
     "map_ranking_weight": 0,
     "names_weight": 0,
     "type_share": 0,
+    "stressed_share": 0,
     "clean_share": 0,
     "chain_share": 0,
     "meaningless_share": 0,

@@ -151,6 +151,8 @@ class RecipeBatches(Dataset):
         meaningless_share: Share of the triples whose stronger view is no picture at all.
         composed_share: Share of the others whose stronger view has a second type on top.
         type_share: Share of the triples whose type is drawn among all types alike.
+        stressed_types: Types of degradation that are drawn more often.
+        stressed_share: Share of the triples whose type is one of them.
     """
 
     def __init__(
@@ -173,6 +175,8 @@ class RecipeBatches(Dataset):
         meaningless_share: float = 0.0,
         composed_share: float = 0.0,
         type_share: float = 0.0,
+        stressed_types: Sequence[str] = (),
+        stressed_share: float = 0.0,
     ) -> None:
         self.data = data
         self.steps = steps
@@ -187,12 +191,14 @@ class RecipeBatches(Dataset):
         self.fixed_views = fixed_views
         self.size = size
         self.skip_bad = skip_bad
-        self.degraded_shares = {
+        self.degraded_shares: dict[str, Any] = {
             "clean_share": clean_share,
             "chain_share": chain_share,
             "meaningless_share": meaningless_share,
             "composed_share": composed_share,
             "type_share": type_share,
+            "stressed_types": tuple(stressed_types),
+            "stressed_share": stressed_share,
         }
         if triples and not data.pristine:
             raise ValueError("degraded triples need pristine photographs, and there are none")

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageEnhance
 from torch.utils.data import DataLoader, Dataset
 
 from pfd_iqa_hf.data.distortions import DISTORTION_GROUP, distort
@@ -52,6 +52,8 @@ _CLEAN_SHARE = 0.1
 _PURPOSE = 7  # of the samples' random numbers
 _LONG_SIDES = (384, 512)
 _LARGEST_ASPECT = 1.5
+# Spread of what another camera's rendering changes: channel gains, gamma, saturation (logarithms).
+_GAIN, _GAMMA, _SATURATION = 0.03, 0.12, 0.25
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class NamesOptions:
         learning_rate: Its largest value; warm-up over 30 steps, cosine to zero.
         hold: Weight of the loss that holds the scores, beside the names'.
         held_share: Share of a step's pictures whose score is looked at; denoising takes the time.
+        light: Vary colours and tones of the photographs a little before they are degraded.
         seed: Draws pictures, distortions, views and order.
         workers: Processes that degrade pictures; 0 does it in this one.
         mixed_precision: Products in bfloat16.
@@ -83,6 +86,7 @@ class NamesOptions:
     learning_rate: float = 2e-3
     hold: float = 4.0
     held_share: float = 0.25
+    light: bool = True
     seed: int = 21
     workers: int = 2
     mixed_precision: bool = True
@@ -123,6 +127,9 @@ class NamedPictures(Dataset):
         generator = sample_generator(self.options.seed, 0, index, purpose=_PURPOSE)
         path = any_photograph(generator, self.paths, self.added)
         picture = _in_some_shape(open_picture(path), generator)
+        if self.options.light:
+            apart = sample_generator(self.options.seed, 1, index, purpose=_PURPOSE)
+            picture = _in_some_light(picture, apart)
         applied: list[tuple[str, int]] = []
         draw = generator.random()
         types: list[str] = []
@@ -155,6 +162,20 @@ def _in_some_shape(picture: Image.Image, generator: np.random.Generator) -> Imag
     size = max(8, round(across * scale)), max(8, round(down * scale))
     box = (left, top, left + across, top + down)
     return picture.resize(size, Image.Resampling.LANCZOS, box=box)
+
+
+def _in_some_light(picture: Image.Image, generator: np.random.Generator) -> Image.Image:
+    """The picture as another camera may have rendered it, far below a distortion's third level.
+
+    The photographs of one data set are rendered alike; without this, the colours of others are
+    taken for a distortion.
+    """
+    gains = np.exp(generator.normal(0, _GAIN, 3))
+    gamma, saturation = np.exp(generator.uniform(-1, 1, 2) * (_GAMMA, _SATURATION))
+    table = np.linspace(0, 1, 256) ** gamma * 255
+    bands = [np.clip(np.rint(gain * table), 0, 255).astype(int).tolist() for gain in gains]
+    rendered = picture.point([value for band in bands for value in band])
+    return ImageEnhance.Color(rendered).enhance(float(saturation))
 
 
 def fit_names(

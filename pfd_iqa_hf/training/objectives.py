@@ -100,7 +100,8 @@ class StudentObjective(nn.Module):
             batch: From `RecipeBatches`.
             targets: What a `Teacher` returned for the batch; None trains on opinions alone.
         """
-        inputs: dict[str, Any] = {}
+        # Without a teacher masks and noise are drawn only if the run asks for them.
+        inputs: dict[str, Any] = {k: batch[k] for k in ("token_mask", "latents") if k in batch}
         if targets is not None:
             inputs = {name: batch[name] for name in _MODEL_INPUTS} | targets
             known = batch["known_distortion"]

@@ -215,7 +215,7 @@ def _train_student(
         arguments.triples_per_batch or 0,
         arguments.seed,
         config.distortion_names,
-        draws=draws if teacher is not None else None,
+        draws=draws if teacher is not None or arguments.random_draws else None,
         process=(accelerator.process_index, processes),
         fixed_views=arguments.fixed_views,
         skip_bad=arguments.skip_bad,
@@ -224,6 +224,8 @@ def _train_student(
         meaningless_share=arguments.meaningless_share,
         composed_share=arguments.composed_share,
         type_share=arguments.type_share,
+        stressed_types=arguments.stressed,
+        stressed_share=arguments.stressed_share,
     )
     objective = StudentObjective(
         model,

@@ -123,6 +123,8 @@ def degraded_triple(
     meaningless_share: float = 0.0,
     composed_share: float = 0.0,
     type_share: float = 0.0,
+    stressed_types: Sequence[str] = (),
+    stressed_share: float = 0.0,
     score: float = float("nan"),
 ) -> DegradedTriple:
     """Degrade a pristine photograph twice and mix both.
@@ -137,10 +139,12 @@ def degraded_triple(
         composed_share: Share of the others whose stronger view has a second type on top.
         type_share: Share of the triples whose type is drawn among all types alike; of the others
             the group is drawn first.
+        stressed_types: Types that are drawn more often than that.
+        stressed_share: Share of the triples whose type is one of them, before any other draw.
         score: What people gave the photograph, 0 to 100; NaN leaves the triple without scores.
     """
     picture = open_picture(path)
-    name = any_type(generator, type_share)
+    name = any_type(generator, type_share, stressed_types, stressed_share)
     group: str | None = DISTORTION_GROUP[name]
     mild_level = int(generator.integers(0, 5))
     if clean_share and generator.random() < clean_share:
@@ -197,13 +201,22 @@ def any_photograph(
     return some[int(generator.integers(len(some)))]
 
 
-def any_type(generator: np.random.Generator, type_share: float = 0.0) -> str:
+def any_type(
+    generator: np.random.Generator,
+    type_share: float = 0.0,
+    stressed_types: Sequence[str] = (),
+    stressed_share: float = 0.0,
+) -> str:
     """Draw a group first, then a type of it: thirteen of the 25 are colour, noise or spatial.
 
     Args:
         generator: Source of the draw.
         type_share: How often all types are alike instead.
+        stressed_types: Types that are drawn more often than that.
+        stressed_share: How often one of them is drawn, before any other draw.
     """
+    if stressed_types and generator.random() < stressed_share:
+        return str(generator.choice(list(stressed_types)))
     if type_share and generator.random() < type_share:
         return str(generator.choice(DISTORTION_TYPES))
     groups = sorted(set(DISTORTION_GROUP.values()))
