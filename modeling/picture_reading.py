@@ -9,7 +9,9 @@ Always by the same rule, so that a path, its bytes and its opened picture give i
 - transparency is composited over white;
 - 16 bits are divided by 257; integers and floats of 32 bits are read as 0..1, 0..255 or 0..65535,
   whichever is the smallest range that holds all values (0..1 for floats only), and stretched from
-  their minimum to their maximum when none does; NaN counts as the minimum.
+  their minimum to their maximum when none does; NaN counts as the minimum;
+- floats that pass the ends of such a range by up to a quarter of it, and reach its upper half, are
+  cut to it: bicubic resizing leaves them so.
 
 JPEG's reduced-size decoding is never used: it would score a path unlike the opened picture.
 """
@@ -32,6 +34,7 @@ __all__ = ["DEFAULT_MAX_PIXELS", "PictureError", "may_never_end", "open_picture"
 
 DEFAULT_MAX_PIXELS = 100_000_000
 _ROWS_AT_ONCE = 256
+_OVERSHOOT = 0.25  # of a range; sharp edges pass its ends by a tenth when they are resized
 
 _ORIENTATION_TAG = 274
 _UPRIGHT = {
@@ -109,6 +112,8 @@ def open_picture(source: Any, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Ima
         if not len(source):
             raise PictureError(name, "there are no bytes", "fetch the picture again")
     elif isinstance(source, (str, os.PathLike)):
+        if not os.fspath(source):
+            raise PictureError("''", "the path is empty", "name a picture")
         _check_file(Path(source), name)
     else:
         raise TypeError(
@@ -366,9 +371,10 @@ def _range(values: np.ndarray, name: str) -> tuple[float, float]:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
     if low > high:
         raise PictureError(name, "has no finite value", "NaN and infinity are no picture")
-    tops = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
-    for top in tops:
-        if low >= 0.0 and high <= top:
+    real = values.dtype.kind == "f"
+    for top in (1.0, 255.0, 65535.0) if real else (255.0, 65535.0):
+        beyond = _OVERSHOOT * top if real and high > 0.5 * top else 0.0
+        if low >= -beyond and high <= top + beyond:
             return 0.0, top
     # What differs by less than its own rounding, or by next to nothing, is one colour.
     least = max(abs(low), abs(high), 1e-290) * 1e-15

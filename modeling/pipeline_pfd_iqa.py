@@ -87,6 +87,12 @@ class ImageQualityAssessmentPipeline(Pipeline):
         timeout: float | None = None,
         allow_private_addresses: bool | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        for name, wish in (("quality_map", quality_map), ("explain", explain)):
+            if wish is not None and not isinstance(wish, bool):
+                raise ValueError(f"{name} must be True or False, got {wish!r}")
+        for name, number in (("max_pixels", max_pixels), ("timeout", timeout)):
+            if number is not None and not number > 0:
+                raise ValueError(f"{name} must be above 0, got {number!r}")
         preprocess = {
             "view_strategy": view_strategy,
             "max_pixels": max_pixels,

@@ -45,7 +45,12 @@ def distort(
         typer.Option(help="Picture of all types and levels of the first PATH.", show_default=False),
     ] = None,
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Walk folders with all their sub-folders.")
+        bool,
+        typer.Option(
+            "--recursive",
+            "-r",
+            help="Walk folders with all their sub-folders, but for links to folders.",
+        ),
     ] = False,
     card: Annotated[
         str | None,

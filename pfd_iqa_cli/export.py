@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +17,7 @@ from pfd_iqa_cli.model_options import Model, loading_errors_told, prepare_librar
 __all__ = ["export"]
 
 _WRONG_FILE = 1
+_TERMINATED = 128 + signal.SIGTERM
 _EXTRA = 'pip install "pfd-iqa-hf[onnx]"'
 
 export = typer.Typer(no_args_is_help=True, help="Take the model out of PyTorch.")
@@ -63,6 +66,8 @@ def onnx(
     from pfd_iqa_hf.export.onnx_file import load_exportable, write_onnx
     from pfd_iqa_onnx.contract import ModelFileError
 
+    # What stops a container or a job; the file beside the output goes then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     started = time.perf_counter()
     with loading_errors_told(model):
         exportable = load_exportable(model, precision.value, quality_map)

@@ -77,7 +77,7 @@ def kept_on_interrupt(folder: OutputFolder) -> Iterator[None]:
     except KeyboardInterrupt:
         _complete_part(folder)
         interrupts_are_over()
-        say(f"interrupted; {_told(folder)}")
+        say(_told(folder))  # that it was interrupted is told at the end
         raise typer.Exit(_INTERRUPTED) from None
     except OSError as error:  # the folder has discarded what it could not write
         with contextlib.suppress(OSError):

@@ -303,7 +303,7 @@ def test_an_interrupt_while_a_part_is_completed_comes_after_it(
         output.write(_record("c.png"))  # completes the part
         output.write(_record("d.png"))
     monkeypatch.undo()
-    assert end.value.exit_code == 130 and "interrupted; what was" in capsys.readouterr().err
+    assert end.value.exit_code == 130 and "what was scored" in capsys.readouterr().err
     assert _paths(tmp_path / "run", kind) == ["a.png", "b.png", "c.png"]
     assert not list((tmp_path / "run").glob(".*"))
 

@@ -221,7 +221,6 @@ def test_types_may_be_stressed() -> None:
     assert shares["jpeg"] < 0.1, "the others are still drawn, four times in ten"
 
 
-
 def test_a_triple_is_ordered_and_its_mixture_lies_between(picture_file: Path) -> None:
     for index in range(6):
         triple = degraded_triple(picture_file, sample_generator(6, 0, index), 56)

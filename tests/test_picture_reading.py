@@ -102,6 +102,20 @@ def test_floats_outside_every_known_range_are_stretched() -> None:
         open_picture(np.full((4, 4), np.nan, np.float32))
 
 
+def test_floats_that_resizing_left_beyond_the_ends_are_cut() -> None:
+    ramp = np.linspace(0, 1, 64)[None].repeat(48, 0)
+    beyond = ramp.copy()
+    beyond[0, :2] = -0.1, 1.12
+    for top in (1.0, 255.0):
+        read = np.asarray(open_picture(beyond * top)).astype(int)
+        whole = np.asarray(open_picture(ramp * top)).astype(int)
+        assert (read[1:] == whole[1:]).all() and read[0, :2, 0].tolist() == [0, 255]
+    # Centred and whole numbers mean something else: there, no end is passed by accident.
+    for values in (ramp - 0.5, 2 * ramp - 1, np.rint(280 * ramp - 20).astype(np.int32)):
+        read = np.asarray(open_picture(values))
+        assert read.min() == 0 and (read.max() == 255 or values.dtype.kind == "i")
+
+
 def test_transparency_is_laid_over_white(picture: Image.Image) -> None:
     half = picture.copy()
     half.putalpha(Image.new("L", picture.size, 0))
@@ -173,6 +187,7 @@ def test_broken_metadata_costs_nothing(picture: Image.Image) -> None:
         (b"\xff\xd8\xff\xe0 cut", "not a picture|cannot be decoded"),
         ("missing.jpg", "no such file"),
         (".", "folder"),
+        ("", "path is empty"),
         ("bad\0name.jpg", "cannot be opened"),
         (np.zeros((0, 4, 3), np.uint8), "no pixels"),
         (np.zeros((2, 3, 4, 5), np.uint8), "not one picture"),

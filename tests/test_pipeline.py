@@ -186,6 +186,12 @@ def test_options_of_a_call(tiny_pipeline: Any, photograph: np.ndarray) -> None:
     assert tiny_pipeline(photograph)["score"] == standard
 
 
+def test_impossible_options_of_a_call_are_named(tiny_pipeline: Any, photograph: np.ndarray) -> None:
+    for option in ({"quality_map": "no"}, {"explain": 1}, {"max_pixels": -1}, {"timeout": 0}):
+        with pytest.raises(ValueError, match=next(iter(option))):
+            tiny_pipeline(photograph, **option)
+
+
 def test_a_score_that_is_no_number_names_the_picture(
     tiny_pipeline: Any, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

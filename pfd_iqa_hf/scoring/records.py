@@ -194,7 +194,9 @@ def require_pyarrow() -> None:
         MissingExtraError: pyarrow is not installed; the message names the command.
     """
     if importlib.util.find_spec("pyarrow") is None:
-        raise MissingExtraError('parquet needs pyarrow: pip install "pfd-iqa-hf[table]"')
+        raise MissingExtraError(
+            'parquet needs pyarrow: pip install "pfd-iqa-hf[table]", or give --format jsonl'
+        )
 
 
 def _as_utf8(text: str) -> str:
@@ -221,7 +223,9 @@ def replaced_when_complete(path: Path) -> Iterator[Path]:
         os.replace(beside, target)
     except OSError as error:
         if error.filename is None or os.fspath(error.filename) == os.fspath(beside):
-            error.filename, error.filename2 = os.fspath(path), None  # not the name beside it
+            if error.filename2 is not None:  # of a rename; a second name cannot be taken back
+                raise type(error)(error.errno, error.strerror, os.fspath(path)) from error
+            error.filename = os.fspath(path)  # not the name beside it
         raise
     finally:
         beside.unlink(missing_ok=True)

@@ -18,6 +18,8 @@ def save_whole(picture: Image.Image, path: Path) -> None:
     """
     try:
         picture.save(path)
-    except OSError:
+    except OSError as error:
         path.unlink(missing_ok=True)
+        if error.filename is None:
+            error.filename = str(path)
         raise
