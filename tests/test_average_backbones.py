@@ -45,6 +45,19 @@ def test_backbones_are_averaged_and_the_head_is_the_first_ones(
     assert not torch.allclose(mean[name], first[name], atol=0.1), "the three differ"
 
 
+def test_whole_models_are_averaged(folders: list[str], tmp_path: Path) -> None:
+    main([f"{folders[0]}=1", f"{folders[1]}=3", "--whole", "--output-dir", str(tmp_path / "mean")])
+    load = PfdIqaForImageQualityAssessment.from_pretrained
+    mean, first, second = (
+        load(tmp_path / name).state_dict() for name in ("mean", "first", "second")
+    )
+    for name, value in mean.items():
+        wanted = (first[name] + 3 * second[name]) / 4
+        torch.testing.assert_close(value, wanted, atol=4e-3, rtol=4e-3)
+    with pytest.raises(OSError, match="nowhere"):
+        average_backbones([(folders[0], 1.0), (str(tmp_path / "nowhere"), 1.0)], whole=True)
+
+
 def test_unusable_folders_are_named(folders: list[str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="weight of .*second is 0"):
         average_backbones([(folders[0], 1.0), (folders[1], 0.0)])

@@ -368,7 +368,8 @@ def _own_rates(model: Any, arguments: TrainArguments) -> list[tuple[torch.nn.Mod
     return [] if rate is None or fusion is None else [(fusion, rate)]
 
 
-def _write_weights(model: torch.nn.Module, folder: Path) -> None:
+def _write_weights(model: Any, folder: Path) -> None:
+    model.config.save_pretrained(folder)  # the folder loads as a model, too
     save_tensors(folder / "model.safetensors", model.state_dict())
 
 
