@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_meaningless_pictures_are_many_and_seeded() -> None:
 
 
 def test_triples_carry_scores_where_they_are_known(photograph_file: Path) -> None:
-    def triple(**shares: float) -> list[tuple[float, float]]:
+    def triple(**shares: Any) -> list[tuple[float, float]]:
         return [
             degraded_triple(
                 photograph_file, np.random.default_rng(seed), 64, score=80.0, **shares

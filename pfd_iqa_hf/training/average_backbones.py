@@ -10,8 +10,8 @@ what tuning forgot about other pictures (WiSE-FT; arXiv 2109.01903)::
 Priors, denoiser and head are those of the first folder; they knew another backbone, so a second
 stage on the resting mean must follow (`pfd-iqa train --model averaged --freeze-layers 12 …`).
 
-With `--whole` everything is averaged: for checkpoints of one run, such as its `checkpoints/last` and
-`checkpoints/best`, whose parts have grown together; no stage need follow.
+With `--whole` everything is averaged: for checkpoints of one run, such as its `checkpoints/last`
+and `checkpoints/best`, whose parts have grown together; no stage need follow.
 """
 
 from __future__ import annotations
@@ -66,9 +66,7 @@ def average_backbones(
             raise ValueError(f"the {what} of {folder} is not of the kind of {folders[0][0]}'s")
         for name, value in found.items():
             mean[name] += weight / total * value.double()
-    averaged.load_state_dict(
-        {name: value.to(own[name].dtype) for name, value in mean.items()}
-    )
+    averaged.load_state_dict({name: value.to(own[name].dtype) for name, value in mean.items()})
     return model.eval()
 
 
