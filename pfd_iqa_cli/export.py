@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -66,13 +68,11 @@ def onnx(
     from pfd_iqa_hf.export.onnx_file import load_exportable, write_onnx
     from pfd_iqa_onnx.contract import ModelFileError
 
-    # What stops a container or a job; the file beside the output goes then, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     started = time.perf_counter()
     with loading_errors_told(model):
         exportable = load_exportable(model, precision.value, quality_map)
     try:
-        with write_errors_told():
+        with write_errors_told(), _termination_raises():
             written = write_onnx(exportable, output)
     except ModelFileError as error:
         say(str(error))
@@ -85,6 +85,16 @@ def onnx(
         f"{agreement.largest:.2g} at most"
     )
     return 0
+
+
+@contextlib.contextmanager
+def _termination_raises() -> Iterator[None]:
+    """What stops a container or a job raises within; the file beside the output goes then, too."""
+    earlier = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def _require_onnx() -> None:

@@ -192,6 +192,18 @@ def test_an_interrupted_output_keeps_the_old_file(tmp_path: Path) -> None:
     assert output.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_an_output_that_fails_is_named_once_and_not_its_copy(tmp_path: Path) -> None:
+    output = tmp_path / "scores.jsonl"
+    for number, second in ((28, None), (18, str(output))):  # a full disk; a rename that failed
+        with (
+            pytest.raises(OSError) as caught,
+            records_module.replaced_when_complete(output) as path,
+        ):
+            names = (str(path),) if second is None else (str(path), None, second)
+            raise OSError(number, "no room", *names)
+        assert str(caught.value) == f"[Errno {number}] no room: {str(output)!r}"
+
+
 def test_worst_and_sort(score: Any, folder: Path) -> None:
     good = [folder / "b.png", folder / "sub", folder / "ü.webp"]
     _, everything, _ = score(*good)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -174,6 +175,21 @@ def test_a_wrong_file_is_not_kept(
     assert run(["export", "onnx", "-o", str(output), "--model", str(short_checkpoint)]) == 1
     assert "the file was not kept" in capsys.readouterr().err
     assert output.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_terminated_export_leaves_nothing(
+    short_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminated(graph: ScoreGraph) -> None:
+        assert [path.name[-5:] for path in tmp_path.iterdir()] == [".part"]
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(onnx_file, "onnx_graph", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        run(["export", "onnx", "-o", str(tmp_path / "x.onnx"), "--model", str(short_checkpoint)])
+    assert end.value.code == 143 and not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_places_that_cannot_be_written_to(
