@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pfd_iqa_cli.messages import interrupts_raise, say
+from pfd_iqa_cli.score_options import Recursive
 
 __all__ = ["distort"]
 
@@ -44,14 +45,7 @@ def distort(
         Path | None,
         typer.Option(help="Picture of all types and levels of the first PATH.", show_default=False),
     ] = None,
-    recursive: Annotated[
-        bool,
-        typer.Option(
-            "--recursive",
-            "-r",
-            help="Walk folders with all their sub-folders, but for links to folders.",
-        ),
-    ] = False,
+    recursive: Recursive = False,
     card: Annotated[
         str | None,
         typer.Option(

@@ -34,6 +34,7 @@ from pfd_iqa_cli.score_options import (
     PartSize,
     Quality,
     RayAddress,
+    Recursive,
     Report,
     Resume,
     TimeLimit,
@@ -61,14 +62,7 @@ def score(
             show_default=False,
         ),
     ],
-    recursive: Annotated[
-        bool,
-        typer.Option(
-            "--recursive",
-            "-r",
-            help="Walk folders with all their sub-folders, but for links to folders.",
-        ),
-    ] = False,
+    recursive: Recursive = False,
     format: Annotated[
         Format | None,
         typer.Option(

@@ -26,6 +26,7 @@ __all__ = [
     "PartSize",
     "Quality",
     "RayAddress",
+    "Recursive",
     "Report",
     "Resume",
     "TIME_LIMIT",
@@ -38,6 +39,15 @@ __all__ = [
 _SUFFIX_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 _INPUTS = "Other inputs"
 _LARGE = "Large runs"
+
+Recursive = Annotated[
+    bool,
+    typer.Option(
+        "--recursive",
+        "-r",
+        help="Walk folders with all their sub-folders, but for links to folders.",
+    ),
+]
 
 
 class Format(StrEnum):

@@ -157,6 +157,7 @@ def test_a_finishing_stage_learns_names_and_map_while_the_denoiser_rests(
     }
     assert {"distortion_task", "quality_task"} <= changed
     assert not {"denoiser", "alignment"} & changed
+    PfdIqaForImageQualityAssessment.from_pretrained(output / "checkpoints" / "best")
     with pytest.raises(UsageError, match="no part 'denoise'; there are .*denoiser"):
         options["frozen_parts"] = "denoise"
         train(tiny_arguments(table, tmp_path / "wrong", tiny_checkpoint, **options))

@@ -101,9 +101,9 @@ class StudentObjective(nn.Module):
             targets: What a `Teacher` returned for the batch; None trains on opinions alone.
         """
         # Without a teacher masks and noise are drawn only if the run asks for them.
-        inputs: dict[str, Any] = {k: batch[k] for k in ("token_mask", "latents") if k in batch}
+        inputs: dict[str, Any] = {name: batch[name] for name in _MODEL_INPUTS if name in batch}
         if targets is not None:
-            inputs = {name: batch[name] for name in _MODEL_INPUTS} | targets
+            inputs |= targets
             known = batch["known_distortion"]
             # Where the distortion is known by construction, it corrects the teacher's opinion.
             inputs["teacher_distortion_probabilities"] = torch.where(
