@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import sys
 import time
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +15,6 @@ from pfd_iqa_cli.model_options import Model, loading_errors_told, prepare_librar
 __all__ = ["export"]
 
 _WRONG_FILE = 1
-_TERMINATED = 128 + signal.SIGTERM
 _EXTRA = 'pip install "pfd-iqa-hf[onnx]"'
 
 export = typer.Typer(no_args_is_help=True, help="Take the model out of PyTorch.")
@@ -72,7 +67,7 @@ def onnx(
     with loading_errors_told(model):
         exportable = load_exportable(model, precision.value, quality_map)
     try:
-        with write_errors_told(), _termination_raises():
+        with write_errors_told():
             written = write_onnx(exportable, output)
     except ModelFileError as error:
         say(str(error))
@@ -85,16 +80,6 @@ def onnx(
         f"{agreement.largest:.2g} at most"
     )
     return 0
-
-
-@contextlib.contextmanager
-def _termination_raises() -> Iterator[None]:
-    """What stops a container or a job raises within; the file beside the output goes then, too."""
-    earlier = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
 
 
 def _require_onnx() -> None:

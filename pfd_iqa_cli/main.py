@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +17,13 @@ from pfd_iqa_cli.demo import demo
 from pfd_iqa_cli.distort import distort
 from pfd_iqa_cli.evaluate import evaluate
 from pfd_iqa_cli.export import export
-from pfd_iqa_cli.messages import interrupts_are_over, interrupts_end_the_process
+from pfd_iqa_cli.messages import (
+    INTERRUPTED,
+    TERMINATED,
+    interrupts_are_over,
+    interrupts_end_the_process,
+    terminated,
+)
 from pfd_iqa_cli.process_memory import steady_memory
 from pfd_iqa_cli.push import push
 from pfd_iqa_cli.score import score
@@ -26,7 +34,7 @@ __all__ = ["WRONG_USAGE", "app", "main", "run"]
 
 # As sysexits.h has it; 1 and 2 have meanings of their own, see `score`.
 WRONG_USAGE = 64
-_INTERRUPTED = 130
+_PIPE_CLOSED = 141
 
 # The usage error's class lies in click or inside typer, depending on typer's version.
 _UsageError: Any = typer.BadParameter.__bases__[0]
@@ -77,16 +85,41 @@ def _options(
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; `arguments` are the process's own if None."""
+    on_termination = signal.getsignal(signal.SIGTERM)
+    try:
+        return _run(arguments)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_termination or signal.SIG_DFL)
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         code = app(args=arguments, prog_name="pfd-iqa", standalone_mode=False)
     except _UsageError as error:
         error.show()
         return WRONG_USAGE
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_gone()
+    except SystemExit as end:  # click's answer to a closed pipe is 1
+        if isinstance(end.__context__, BrokenPipeError):
+            return _reader_gone()
+        raise
     except (KeyboardInterrupt, typer.Abort):
-        code = _INTERRUPTED
-    if code == _INTERRUPTED:
-        print("interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    if code == INTERRUPTED and terminated():
+        code = TERMINATED
+    if code in (INTERRUPTED, TERMINATED):
+        print("terminated" if code == TERMINATED else "interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
+
+
+def _reader_gone() -> int:
+    # Python must not complain once more when it flushes at its end.
+    if sys.__stdout__ is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+    return _PIPE_CLOSED
 
 
 def main() -> None:
@@ -100,7 +133,7 @@ def main() -> None:
         if getattr(sys, name) is None:  # started with a closed descriptor
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     code = run()
-    if code == _INTERRUPTED:
+    if code in (INTERRUPTED, TERMINATED):
         interrupts_are_over()
     sys.exit(code)
 

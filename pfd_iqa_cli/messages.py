@@ -13,16 +13,23 @@ import typer
 
 __all__ = [
     "CANNOT_WRITE",
+    "INTERRUPTED",
+    "TERMINATED",
     "interrupts_are_over",
     "interrupts_end_the_process",
     "interrupts_raise",
     "notes_told",
     "progress_bar",
     "say",
+    "terminated",
     "write_errors_told",
 ]
 
 CANNOT_WRITE = 74  # as sysexits.h has it
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+_signals_to_end: list[int] = []
 
 
 def interrupts_end_the_process() -> None:
@@ -36,16 +43,38 @@ def interrupts_end_the_process() -> None:
 
 
 def interrupts_raise() -> None:
-    """From here on an interrupt is KeyboardInterrupt again, so that half-written files go."""
-    main_thread = threading.current_thread() is threading.main_thread()
-    if main_thread and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+    """From here on an interrupt is KeyboardInterrupt again, so that half-written files go.
+
+    So is SIGTERM, with which containers, schedulers and services end a process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        _signals_to_end.clear()
+        signal.signal(signal.SIGTERM, _end_as_interrupted)
+
+
+def _end_as_interrupted(number: int, frame: object) -> None:
+    _signals_to_end.append(number)
+    raise KeyboardInterrupt
+
+
+def terminated() -> bool:
+    """Whether it was SIGTERM that interrupted."""
+    return bool(_signals_to_end)
 
 
 def interrupts_are_over() -> None:
-    """From here on interrupts are ignored: the process is ending, and waits for its threads."""
+    """From here on interrupts are ignored: the process is ending, and waits for its threads.
+
+    SIGTERM ends it at once, as there is nothing left to clean up.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if signal.getsignal(signal.SIGTERM) is _end_as_interrupted:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def say(message: str) -> None:

@@ -148,7 +148,7 @@ def score(
     Exit code: 0 all scored; 1 some picture failed, whatever the others scored; 2 some score below
     --fail-under; 64 wrong usage, or no picture found; 69 the Ray cluster failed; 71 the system has
     no memory or processes left; 74 the output cannot be written; 130 interrupted; 141 the reader
-    of the standard output has gone.
+    of the standard output has gone; 143 ended by SIGTERM.
     """
     bulk = BulkOptions(output_dir, part_size, resume, workers, time_limit, report)
     kind = output_format(format, output, output_dir)

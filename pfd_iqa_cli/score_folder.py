@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pfd_iqa_cli.messages import CANNOT_WRITE, interrupts_are_over, interrupts_raise, say
+from pfd_iqa_cli.messages import (
+    CANNOT_WRITE,
+    INTERRUPTED,
+    interrupts_are_over,
+    interrupts_raise,
+    say,
+)
 
 if TYPE_CHECKING:
     from pfd_iqa_hf.scoring.find import FoundPicture
@@ -20,8 +26,6 @@ if TYPE_CHECKING:
     from pfd_iqa_hf.scoring.path_set import PathSet
 
 __all__ = ["begin_run", "kept_on_interrupt", "without_done"]
-
-_INTERRUPTED = 130
 
 
 def begin_run(
@@ -78,7 +82,7 @@ def kept_on_interrupt(folder: OutputFolder) -> Iterator[None]:
         _complete_part(folder)
         interrupts_are_over()
         say(_told(folder))  # that it was interrupted is told at the end
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
     except OSError as error:  # the folder has discarded what it could not write
         with contextlib.suppress(OSError):
             _complete_part(folder)  # of an error that was not the folder's

@@ -130,19 +130,22 @@ def _path(record: dict[str, Any]) -> str:
     return str(record["path"])
 
 
-@pytest.mark.parametrize("times", [1, 4])
+@pytest.mark.parametrize(
+    "number, times, code",
+    [(signal.SIGINT, 1, 130), (signal.SIGINT, 4, 130), (signal.SIGTERM, 1, 143)],
+)
 def test_an_interrupt_keeps_what_was_scored(
-    times: int, folder: Path, model: list[str], tmp_path: Path
+    number: int, times: int, code: int, folder: Path, model: list[str], tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
     options = [*model, "--format", "jsonl", "--output-dir", output, "--part-size", "3"]
     process = _start(folder, *options, "--batch-size", "1", "--workers", "1")
     _wait_for(lambda: any(output.glob("part-*")), process)
     for _ in range(times):  # impatient users press the keys again
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         time.sleep(0.3)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert "Traceback" not in errors and "--resume" in errors and str(output) in errors
     records = _records(output)
     assert records and all(tuple(record) == RECORD_FIELDS for record in records)

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -358,6 +359,41 @@ def test_a_closed_pipe_and_an_interrupt_are_quiet(
     # Python ends by the signal itself where it struck inside an import; a shell shows 130 for both.
     expected = {"close": (141,), "interrupt": (130, -signal.SIGINT)}
     assert process.wait(60) in expected[action]
+
+
+def test_a_terminated_run_leaves_no_file(
+    folder: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = records_module.JsonLinesWriter.write
+
+    def terminated(self: Any, record: dict[str, Any]) -> None:
+        written(self, record)
+        assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("pfd_iqa_onnx.shared.JsonLinesWriter.write", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    line = ["score", str(folder / "a.jpg"), "--model", str(tiny_checkpoint)]
+    assert run([*line, "-o", str(tmp_path / "scores.jsonl")]) == 143
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_reader_that_has_gone_is_told_by_the_exit_code(tmp_path: Path) -> None:
+    line = shlex.join([*COMMAND, "--version"])
+    command = f"{{ {line}; echo $? >code; }} | true"
+    subprocess.run(["bash", "-c", f"sleep 1 | {command}"], cwd=tmp_path, env=_environment())
+    assert (tmp_path / "code").read_text() == "141\n"
+
+
+def test_standard_output_by_its_file_name_is_written_to(
+    folder: Path, tiny_checkpoint: Path
+) -> None:
+    result = _pfd_iqa(
+        *("score", folder / "a.jpg", "--model", tiny_checkpoint, "-o", "/dev/stdout"),
+        *("--format", "jsonl"),
+    )
+    assert result.returncode == 0 and json.loads(result.stdout)["score"] is not None
 
 
 def test_fast_is_two_views_in_what_the_processor_is_quick_in(

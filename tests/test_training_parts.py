@@ -60,6 +60,8 @@ def test_both_spellings_of_an_option_and_a_yaml_file(tmp_path: Path) -> None:
         (["--max-grad-norm", "0"], "--max-grad-norm must be above 0"),
         (["--push-to-hub", "--hub-model-id", "bad//na me"], "--hub-model-id"),
         (["--teacher", "t", "--from-scratch"], "--vision-model"),
+        (["--stressed-types", "denoise"], "--stressed-types and --stressed-share go together"),
+        (["--stressed-share", "0.3"], "--stressed-types and --stressed-share go together"),
         (["--stressed-types", "denoise,blurr"], "--stressed-types: no type 'blurr'; there are"),
     ],
 )

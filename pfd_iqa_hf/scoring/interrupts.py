@@ -15,17 +15,21 @@ __all__ = ["interrupts_wait"]
 def interrupts_wait() -> Iterator[None]:
     """Run a block to its end, and only then act on an interrupt that came meanwhile.
 
-    Only the main thread is ever interrupted; in others the block just runs.
+    SIGTERM waits as well where it has a handler. Only the main thread is ever interrupted; in
+    others the block just runs.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: act for number, act in found.items() if callable(act)}
     came: list[tuple[int, Any]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    for number in before:
+        signal.signal(number, lambda number, frame: came.append((number, frame)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, act in before.items():
+            signal.signal(number, act)
         if came:
-            before(*came[0])
+            before[came[0][0]](*came[0])

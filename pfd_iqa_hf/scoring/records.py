@@ -213,10 +213,10 @@ def replaced_when_complete(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written; names `path`.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        yield target
+    if path.exists() and not path.is_file():
+        yield path  # as it was named: what /dev/stdout leads to may have no name
         return
+    target = Path(os.path.realpath(path))
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield beside

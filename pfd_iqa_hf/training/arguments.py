@@ -216,6 +216,8 @@ class TrainArguments:
                 raise UsageError(
                     f"--stressed-types: no type {name!r}; there are {', '.join(DISTORTION_TYPES)}"
                 )
+        if bool(self.stressed) != (self.stressed_share > 0):
+            raise UsageError("--stressed-types and --stressed-share go together")
         self._refuse_other_shapes()
 
     def _check_repository(self) -> None:
