@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exported_models import exported_model, short_checkpoint, traced_once  # noqa: F401 fixtures
+from found_pictures import png_bytes
 from PIL import Image, ImageCms
 
 
@@ -158,3 +159,12 @@ def tiny_pipeline(tiny_checkpoint: Path) -> Any:
     from pfd_iqa_hf.scoring.folder import load_pipeline
 
     return load_pipeline(str(tiny_checkpoint), device="cpu")
+
+
+@pytest.fixture
+def two_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with `8.png` and `9.png`, squares of so many pixels."""
+    for side in (8, 9):
+        (tmp_path / f"{side}.png").write_bytes(png_bytes(side))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,10 +1,31 @@
-"""What tests ask of a picture that was found and not yet read."""
+"""What tests of inputs share: small pictures, what is found, and what that holds."""
 
+import io
+import tarfile
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from pfd_iqa_hf.scoring.find import FoundPicture
+from pfd_iqa_hf.scoring.inputs import InputOptions, find_inputs
 
-__all__ = ["content_of"]
+__all__ = ["add_member", "content_of", "pictures_found", "png_bytes"]
+
+
+def png_bytes(side: int = 8) -> bytes:
+    """A square whose grey is its side's length."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((side, side, 3), side, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def pictures_found(*given: object, stdin: bytes = b"", **options: Any) -> list[FoundPicture]:
+    """What `find_inputs` gives for what a user names; `options` are those of `InputOptions`."""
+    barren: list[str] = []
+    names = [str(entry) for entry in given]
+    return list(find_inputs(names, InputOptions(**options), barren, io.BytesIO(stdin)))
 
 
 def content_of(picture: FoundPicture) -> bytes | str:
@@ -17,3 +38,12 @@ def content_of(picture: FoundPicture) -> bytes | str:
         return picture.read()
     except OSError as error:
         return str(error)
+
+
+def add_member(archive: tarfile.TarFile, name: str, data: bytes = b"", **fields: Any) -> None:
+    """Add a member of this content; `fields` are those of `TarInfo`."""
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    for field, value in fields.items():
+        setattr(member, field, value)
+    archive.addfile(member, io.BytesIO(data))

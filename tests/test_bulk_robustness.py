@@ -3,7 +3,6 @@
 import errno
 import io
 import os
-import signal
 import socket
 import stat
 import subprocess
@@ -19,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
+from bulk_parts import MANIFEST, no_process, record_of
 from PIL import Image
 
-from pfd_iqa_cli.score_folder import kept_on_interrupt
-from pfd_iqa_hf.scoring import decoder_worker, folder_lock, parts, video
+from pfd_iqa_hf.scoring import decoder_worker, folder_lock, parts
 from pfd_iqa_hf.scoring.ahead import UNKNOWN_BYTES, DaemonThreads, PictureBytes, work_ahead
 from pfd_iqa_hf.scoring.decoder_pool import DecoderPool, DecoderStartError
 from pfd_iqa_hf.scoring.decoding import DecodingSettings
@@ -32,7 +30,6 @@ from pfd_iqa_hf.scoring.http_fetch import fetch
 from pfd_iqa_hf.scoring.input_options import LARGEST_FILE, InputOptions, TooLargeError
 from pfd_iqa_hf.scoring.inputs import find_inputs
 from pfd_iqa_hf.scoring.parts import OutputFolder, OutputFolderError
-from pfd_iqa_hf.scoring.records import make_record
 
 try:
     import fcntl
@@ -40,7 +37,6 @@ except ImportError:  # no POSIX system
     fcntl = None  # type: ignore[assignment]
 
 SETTINGS = DecodingSettings("fast", 32, 64, 1_000_000)
-MANIFEST = {"model_sha256": "0" * 12}
 MEGABYTE = 1 << 20
 posix = pytest.mark.skipif(fcntl is None, reason="needs a POSIX system")
 
@@ -254,225 +250,7 @@ def test_errors_of_threads_reach_the_caller() -> None:
     threads.close()
 
 
-# Interrupts
-
-
-@pytest.fixture
-def interrupts() -> Iterator[None]:
-    """As on a terminal: jobs in the background of a shell ignore them."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def _record(path: str) -> dict[str, Any]:
-    result = {"score": 50.0, "label": "fair", "uncertainty": 1.0}
-    return make_record(path, {"model": "m"}, result, (8, 8))
-
-
-def _paths(folder: Path, kind: str) -> list[str]:
-    paths: list[str] = []
-    output = OutputFolder(folder, kind, 3)
-    output.resume(MANIFEST, lambda record: paths.append(record["path"]))
-    output.release()
-    return paths
-
-
-@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
-@pytest.mark.parametrize("place", ["replace", "fsync"])
-def test_an_interrupt_while_a_part_is_completed_comes_after_it(
-    kind: str,
-    place: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    interrupts: None,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    output = OutputFolder(tmp_path / "run", kind, 3)
-    output.start(MANIFEST)
-    whole = getattr(os, place)
-
-    def interrupted(*arguments: Any) -> Any:
-        signal.raise_signal(signal.SIGINT)
-        return whole(*arguments)
-
-    with pytest.raises(typer.Exit) as end, kept_on_interrupt(output):
-        for name in ("a.png", "b.png"):
-            output.write(_record(name))
-        monkeypatch.setattr(os, place, interrupted)
-        output.write(_record("c.png"))  # completes the part
-        output.write(_record("d.png"))
-    monkeypatch.undo()
-    assert end.value.exit_code == 130 and "what was scored" in capsys.readouterr().err
-    assert _paths(tmp_path / "run", kind) == ["a.png", "b.png", "c.png"]
-    assert not list((tmp_path / "run").glob(".*"))
-
-
-def test_a_second_interrupt_costs_no_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupts: None
-) -> None:
-    output = OutputFolder(tmp_path / "run", "jsonl", 100)
-    output.start(MANIFEST)
-    whole = os.replace
-
-    def interrupted(*arguments: Any) -> None:
-        signal.raise_signal(signal.SIGINT)
-        whole(*arguments)
-
-    with pytest.raises(typer.Exit), kept_on_interrupt(output):
-        output.write(_record("a.png"))
-        monkeypatch.setattr(os, "replace", interrupted)
-        signal.raise_signal(signal.SIGINT)
-    monkeypatch.undo()
-    assert _paths(tmp_path / "run", "jsonl") == ["a.png"]
-
-
-@pytest.mark.parametrize("failing", ["writing", "scoring"])
-def test_an_error_keeps_what_can_be_kept(
-    failing: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    output = OutputFolder(tmp_path / "run", "jsonl", 2)
-    output.start(MANIFEST)
-
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    expected = typer.Exit if failing == "writing" else RuntimeError
-    with pytest.raises(expected), kept_on_interrupt(output):
-        for name in ("a.png", "b.png", "c.png"):
-            output.write(_record(name))
-        if failing == "scoring":
-            raise RuntimeError("the model is broken")
-        monkeypatch.setattr(os, "fsync", full)
-        output.write(_record("d.png"))
-    monkeypatch.undo()
-    errors = capsys.readouterr().err
-    assert "--resume" in errors and ("cannot write" in errors) == (failing == "writing")
-    kept = ["a.png", "b.png"] if failing == "writing" else ["a.png", "b.png", "c.png"]
-    assert not list((tmp_path / "run").glob(".*"))
-    assert _paths(tmp_path / "run", "jsonl") == kept
-
-
-# Videos
-
-FAKE_AV = """
-import time
-from types import SimpleNamespace
-from PIL import Image
-import numpy as np
-
-
-class Frame:
-    def __init__(self, number):
-        self.time, self.width, self.height = number * 0.1, 64, 48
-
-    def to_image(self):
-        if MODE == "memory":
-            np.ones(4 << 30, np.uint8)
-        return Image.new("RGB", (64, 48))
-
-
-class Container:
-    def __init__(self):
-        context = SimpleNamespace(width=64, height=48)
-        self.streams = SimpleNamespace(
-            video=[SimpleNamespace(codec_context=context, average_rate=10)]
-        )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def decode(self, stream):
-        for number in range(16):
-            time.sleep(60 if MODE == "hanging" and number == 5 else 0.2)
-            yield Frame(number)
-
-
-def open(file):
-    return Container()
-"""
-
-
-@pytest.fixture
-def fake_av(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Put a decoder of a certain behaviour in the place of PyAV, and give a video for it."""
-
-    def put(mode: str) -> Path:
-        (tmp_path / "fake").mkdir()
-        (tmp_path / "fake" / "av.py").write_text(f"MODE = {mode!r}\n{FAKE_AV}")
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
-        monkeypatch.syspath_prepend(str(tmp_path / "fake"))
-        (tmp_path / "clip.mp4").write_bytes(b"x")
-        return tmp_path / "clip.mp4"
-
-    return put
-
-
-def _frames(file: Path, **options: Any) -> list[FoundPicture]:
-    return list(find_inputs([str(file)], InputOptions(**options), []))
-
-
-def test_the_time_limit_is_of_a_frame_and_not_of_the_gap_between_two(
-    fake_av: Callable[[str], Path],
-) -> None:
-    # 1.6 s each, which eight frames take: more than the limit of one.
-    found = _frames(fake_av("slow"), every=0.8, seconds=1.2)
-    assert [picture.error for picture in found] == [None, None]
-
-
-def test_a_frame_that_hangs_ends_its_video(fake_av: Callable[[str], Path]) -> None:
-    file, began = fake_av("hanging"), time.monotonic()
-    first, end = _frames(file, every=100, seconds=1.5)
-    assert time.monotonic() - began < 30
-    assert first.error is None and first.byte_count == 64 * 48 * 3 + len(b"P6 64 48 255\n")
-    assert "after 1 frames: a frame takes longer than 1.5 s; raise --time-limit" in str(end.error)
-
-
-@posix
-def test_a_frame_that_wants_all_memory_ends_its_video(fake_av: Callable[[str], Path]) -> None:
-    (end,) = _frames(fake_av("memory"), every=1, seconds=30, max_pixels=1_000_000)
-    assert "do not fit into memory; lower max_pixels (--max-pixels)" in str(end.error)
-
-
-@pytest.mark.parametrize("limit", [64 * 48, 64 * 48 - 1])
-def test_frames_have_a_limit_of_pixels(limit: int, tmp_path: Path) -> None:
-    av = pytest.importorskip("av")
-    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height = 64, 48
-        for number in range(3):
-            frame = av.VideoFrame.from_image(Image.new("RGB", (64, 48), (80 * number, 0, 0)))
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    (found,) = _frames(tmp_path / "clip.mp4", every=100, seconds=60, max_pixels=limit)
-    if limit == 64 * 48:
-        assert found.error is None
-    else:
-        assert "64 x 48 is 3,072 pixels, over the limit of 3,071" in str(found.error)
-        assert "--max-pixels" in str(found.error)
-
-
-def test_a_process_that_does_not_start_is_no_fault_of_the_video(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("av")
-    (tmp_path / "clip.mp4").write_bytes(b"x")
-    monkeypatch.setattr(video.subprocess, "Popen", _no_process)
-    (found,) = _frames(tmp_path / "clip.mp4")
-    assert "no process starts for it" in str(found.error) and "Resource" in str(found.error)
-
-
 # Processes that do not start
-
-
-def _no_process(*_: Any, **__: Any) -> Any:
-    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
 
 def _broken_pillow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,7 +279,7 @@ def test_processes_that_cannot_import_are_told_once(
 def test_processes_that_the_system_does_not_start_are_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder_worker.subprocess, "Popen", _no_process)
+    monkeypatch.setattr(decoder_worker.subprocess, "Popen", no_process)
     with DecoderPool(SETTINGS, workers=1) as pool:
         with pytest.raises(DecoderStartError, match="Resource temporarily unavailable"):
             next(pool.decode_ahead(_files(tmp_path, 2), 4))
@@ -515,7 +293,7 @@ def test_some_processes_that_start_are_enough(
     def seldom(*arguments: Any, **options: Any) -> Any:
         nonlocal count
         count += 1
-        return whole(*arguments, **options) if count == 3 else _no_process()
+        return whole(*arguments, **options) if count == 3 else no_process()
 
     monkeypatch.setattr(decoder_worker.subprocess, "Popen", seldom)
     with DecoderPool(SETTINGS, workers=2) as pool:
@@ -564,7 +342,7 @@ def test_only_handles_that_may_write_are_brought_to_the_disk(
     monkeypatch.setattr(os, "fsync", as_windows)
     output = OutputFolder(tmp_path / "run", "jsonl", 1)
     output.start(MANIFEST)
-    output.write(_record("a.png"))
+    output.write(record_of("a.png"))
     output.write_summary({"pictures": 1})
     output.release()
     assert len(brought) == 3
