@@ -21,7 +21,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "condition_weights": ("soft", "hard"),
     "denoiser": ("unet_lite", "bottleneck", "none"),
     "timestep_spacing": ("fixed_start", "diffkd"),
-    "view_strategy": ("standard", "fast"),
+    "view_strategy": ("standard", "fast", "thorough"),
 }
 _POSITIVE = (
     "text_embed_dim",

@@ -52,7 +52,7 @@ class PfdIqaImageProcessor(PilBackend):
     Args:
         size: Side of a square view, `{"height": 224, "width": 224}`.
         short_side: Pictures with a longer short side are downscaled to it.
-        view_strategy: `"standard"` (five views) or `"fast"` (two).
+        view_strategy: `"standard"` (five views), `"fast"` (two) or `"thorough"` (six).
         max_pixels: Pictures with more pixels raise `PictureError`.
         image_mean: Mean of each channel after rescaling.
         image_std: Standard deviation of each channel after rescaling.

@@ -26,8 +26,10 @@ __all__ = [
 
 # Number of views of each strategy. "standard": the whole picture and a tile in each corner, above
 # an aspect of 2 four tiles along the long axis instead; "fast": the whole picture and one tile in
-# the middle. A tile is half as wide as the short side: four of them cover a square picture.
-VIEW_STRATEGIES = {"standard": 5, "fast": 2}
+# the middle; "thorough": all of these, and every second of the four is mirrored, those on the right
+# that is, so that what the model thinks of a direction cancels out. A tile is half as wide as the
+# short side: four of them cover a square picture.
+VIEW_STRATEGIES = {"standard": 5, "fast": 2, "thorough": 6}
 _LARGEST_SQUASH = 1.5
 _LARGEST_ASPECT_WITH_CORNERS = 2.0
 _MAP_GRID = 512
@@ -41,7 +43,10 @@ def is_low_resolution(width: int, height: int, size: int = 224) -> bool:
 def _layout(
     width: int, height: int, strategy: str, size: int, short_side: int
 ) -> tuple[tuple[float, float], list[tuple[float, float, float, float]]]:
-    """Size of the (possibly only imagined) rescaled picture, and the views' boxes in it."""
+    """Size of the (possibly only imagined) rescaled picture, and the views' boxes in it.
+
+    Of a mirrored view, right and left are swapped.
+    """
     if strategy not in VIEW_STRATEGIES:
         known = ", ".join(sorted(VIEW_STRATEGIES))
         raise ValueError(f"'view_strategy' must be one of {known}, got {strategy!r}")
@@ -68,7 +73,11 @@ def _layout(
         corners = [(free_x * step // 3, middle_y) for step in range(4)]
     else:
         corners = [(middle_x, free_y * step // 3) for step in range(4)]
+    if strategy == "thorough":
+        corners.append((middle_x, middle_y))
     boxes += [(x, y, x + side, y + side) for x, y in corners]
+    if strategy == "thorough":
+        boxes[2:5:2] = [(right, top, left, bottom) for left, top, right, bottom in boxes[2:5:2]]
     return (across, down), boxes
 
 
@@ -76,6 +85,8 @@ def view_boxes(
     width: int, height: int, strategy: str = "standard", size: int = 224, short_side: int = 512
 ) -> np.ndarray:
     """Where the views of a picture lie: (views, 4) left, top, right, bottom as fractions of it.
+
+    Of a mirrored view the first is the larger one: its left edge shows what lies further right.
 
     Raises:
         ValueError: unknown `strategy`.
@@ -111,7 +122,8 @@ def picture_views(
     scale_x, scale_y = working.width / across, working.height / down
     limits = (working.width, working.height, working.width, working.height)
     views = np.empty((len(boxes), size, size, 3), np.uint8)
-    for view, (left, top, right, bottom) in zip(views, boxes, strict=True):
+    for view, (start, top, end, bottom) in zip(views, boxes, strict=True):
+        left, right = min(start, end), max(start, end)
         corners = (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y)
         # Rounding must not carry a corner over the edge.
         x0, y0, x1, y1 = (
@@ -119,7 +131,7 @@ def picture_views(
             for corner, limit in zip(corners, limits, strict=True)
         )
         cut = working.resize((size, size), Image.Resampling.BICUBIC, box=(x0, y0, x1, y1))
-        view[:] = np.asarray(cut)
+        view[:] = np.asarray(cut) if start < end else np.asarray(cut)[:, ::-1]
     fractions = np.array(boxes, np.float64) / np.array([across, down, across, down])
     return views, fractions
 
@@ -147,7 +159,9 @@ def assemble_map(maps: np.ndarray, boxes: np.ndarray, height: int, width: int) -
     weight = np.zeros_like(total)
     nearest = np.full_like(total, np.inf)
     fallback = np.zeros_like(total)
-    for values, (left, top, right, bottom) in zip(maps, boxes, strict=True):
+    for seen, (start, top, end, bottom) in zip(maps, boxes, strict=True):
+        values = seen if start < end else seen[:, ::-1]
+        left, right = min(start, end), max(start, end)
         across = np.clip(columns, left, right)
         down = np.clip(rows, top, bottom)
         sampled = _sample(values, (down - top) / (bottom - top), (across - left) / (right - left))

@@ -52,7 +52,8 @@ Dtype = Annotated[
     str, typer.Option(help="fp32, bf16 or fp16, of the backbone; the score is always fp32.")
 ]
 Views = Annotated[
-    str | None, typer.Option(help="View strategy: standard or fast; else the checkpoint's.")
+    str | None,
+    typer.Option(help="View strategy: thorough, standard or fast; else the checkpoint's."),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Pictures that go through the model together.")]
 

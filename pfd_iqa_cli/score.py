@@ -107,7 +107,10 @@ def score(
     ] = Backend.torch,
     quality: Annotated[
         Quality,
-        typer.Option(help="fast: --views fast, and bf16 where this machine multiplies in it."),
+        typer.Option(
+            help="fast: --views fast, and bf16 where this machine multiplies in it; thorough: "
+            "--views thorough."
+        ),
     ] = Quality.standard,
     views: Views = None,
     max_pixels: Annotated[
@@ -164,8 +167,9 @@ def score(
     elif backend is Backend.onnx:
         check_onnx_options(model, device, precision, explain)
 
+    if quality is not Quality.standard:
+        views = views or quality.value
     if quality is Quality.fast:
-        views = views or "fast"
         # Which types the machines of a cluster are quick in is not known here.
         if backend is Backend.torch and dtype is None and engine is EngineName.local:
             precision = _fast_dtype(device)

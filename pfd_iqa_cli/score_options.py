@@ -76,6 +76,7 @@ class EngineName(StrEnum):
 class Quality(StrEnum):
     """How careful to be."""
 
+    thorough = "thorough"
     standard = "standard"
     fast = "fast"
 

@@ -200,6 +200,8 @@ def test_compiled_models_and_those_elsewhere_are_left_alone(
 def test_qualities(monkeypatch: pytest.MonkeyPatch) -> None:
     standard = quality_settings("standard")
     assert (standard.views, standard.dtype) == (None, torch.float32)
+    thorough = quality_settings("thorough")
+    assert (thorough.views, thorough.dtype) == ("thorough", torch.float32)
     for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(
             "pfd_iqa_hf.scoring.quality._has_bfloat16", lambda device, known=native: known

@@ -53,6 +53,29 @@ def test_tiles_of_a_small_picture_are_its_own_pixels(photograph: np.ndarray) -> 
     np.testing.assert_array_equal(views[1:], corners)
 
 
+@pytest.mark.parametrize(
+    "size, order",
+    [((300, 260), [2, 1, 4, 3]), ((640, 480), [2, 1, 4, 3]), ((1004, 375), [4, 3, 2, 1])],
+)
+def test_a_mirrored_picture_has_the_same_four_tiles(
+    size: tuple[int, int], order: list[int]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    views, boxes = picture_views(Image.fromarray(noise), "thorough")
+    mirrored, _ = picture_views(Image.fromarray(noise[:, ::-1].copy()), "thorough")
+    assert (boxes[:, 0] > boxes[:, 2]).tolist() == [False, False, True, False, True, False]
+    difference = np.abs(mirrored[order].astype(int) - views[1:5])
+    assert difference.max() <= 1, "the filter's rounding"
+    for middle in (0, 5):
+        assert np.abs(mirrored[middle][:, ::-1].astype(int) - views[middle]).max() <= 1
+    standard, fast = (
+        picture_views(Image.fromarray(noise), name)[0] for name in ("standard", "fast")
+    )
+    np.testing.assert_array_equal(views[[0, 1, 3]], standard[[0, 1, 3]])
+    np.testing.assert_array_equal(views[[2, 4], :, ::-1], standard[[2, 4]])
+    np.testing.assert_array_equal(views[5], fast[1])
+
+
 def test_a_wide_picture_is_cropped_along_its_long_axis() -> None:
     boxes = view_boxes(2048, 512)
     assert boxes[1:, 0].tolist() == sorted(boxes[1:, 0].tolist())
@@ -100,10 +123,11 @@ def test_map_of_a_constant_is_that_constant(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(values, 37.5, atol=1e-4)
 
 
+@pytest.mark.parametrize("strategy", ["standard", "thorough"])
 @pytest.mark.parametrize("size", [(640, 480), (512, 512), (300, 260)])
-def test_map_of_a_ramp_is_the_ramp_where_views_look(size: tuple[int, int]) -> None:
+def test_map_of_a_ramp_is_the_ramp_where_views_look(size: tuple[int, int], strategy: str) -> None:
     width, height = size
-    boxes = view_boxes(width, height)
+    boxes = view_boxes(width, height, strategy)
     places = (np.arange(16) + 0.5) / 16
     maps = np.stack(
         [np.tile(left + places * (right - left), (16, 1)) for left, _, right, _ in boxes]

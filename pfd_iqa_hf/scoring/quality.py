@@ -8,7 +8,7 @@ import torch
 
 __all__ = ["QUALITIES", "QualitySettings", "quality_settings"]
 
-QUALITIES = ("standard", "fast")
+QUALITIES = ("thorough", "standard", "fast")
 """Names, the most careful first."""
 
 
@@ -28,7 +28,8 @@ class QualitySettings:
 def quality_settings(quality: str, device: str | None = None) -> QualitySettings:
     """Resolve a name.
 
-    `fast` takes the view strategy `fast`, and bfloat16 where the device multiplies in it.
+    `thorough` takes the view strategy of that name, in float32; `fast` takes `fast`, and bfloat16
+    where the device multiplies in it.
 
     Args:
         quality: One of `QUALITIES`.
@@ -39,8 +40,8 @@ def quality_settings(quality: str, device: str | None = None) -> QualitySettings
     """
     if quality not in QUALITIES:
         raise ValueError(f"'quality' must be one of {', '.join(QUALITIES)}, got {quality!r}")
-    if quality == "standard":
-        return QualitySettings(None, torch.float32)
+    if quality != "fast":
+        return QualitySettings(quality if quality == "thorough" else None, torch.float32)
     return QualitySettings("fast", torch.bfloat16 if _has_bfloat16(device) else torch.float32)
 
 
