@@ -80,6 +80,7 @@ class PfdIqaImageProcessor(PilBackend):
         """Take the fields above; what is not given keeps its default."""
         super().__init__(**kwargs)
         self._check_fields(self.size, self.short_side, self.view_strategy, self.max_pixels)
+        self._check_scale(self.rescale_factor, self.image_mean, self.image_std)
 
     @staticmethod
     def _check_fields(size: SizeDict, short_side: int, strategy: str, max_pixels: int) -> None:
@@ -94,7 +95,25 @@ class PfdIqaImageProcessor(PilBackend):
                 wanted = f"a whole number of at least {least}"
                 raise ValueError(f"{name!r} must be {wanted}, got {value!r}")
 
+    @staticmethod
+    def _check_scale(rescale_factor: Any, image_mean: Any, image_std: Any) -> None:
+        for name, value, above, shapes in (
+            ("rescale_factor", rescale_factor, 0.0, [()]),
+            ("image_mean", image_mean, -np.inf, [(), (3,)]),
+            ("image_std", image_std, 0.0, [(), (3,)]),
+        ):
+            if value is None:  # a step that is not taken
+                continue
+            numbers = np.array(value, object) if isinstance(value, str) else np.asarray(value)
+            if numbers.dtype.kind not in "iuf" or numbers.shape not in shapes:
+                wish = "a number" if len(shapes) == 1 else "a number or three"
+                raise ValueError(f"{name!r} must be {wish}, got {value!r}")
+            if not ((numbers > above) & np.isfinite(numbers)).all():
+                wish = "finite" if above else "above 0"
+                raise ValueError(f"{name!r} must be {wish}, got {value!r}")
+
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:  # type: ignore[override]
+        self._check_scale(kwargs["rescale_factor"], kwargs["image_mean"], kwargs["image_std"])
         super()._validate_preprocess_kwargs(**kwargs)
         self._check_fields(
             kwargs["size"], kwargs["short_side"], kwargs["view_strategy"], kwargs["max_pixels"]

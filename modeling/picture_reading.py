@@ -34,6 +34,7 @@ __all__ = ["DEFAULT_MAX_PIXELS", "PictureError", "may_never_end", "open_picture"
 
 DEFAULT_MAX_PIXELS = 100_000_000
 _ROWS_AT_ONCE = 256
+_LONGEST_NAME = 4096
 _OVERSHOOT = 0.25  # of a range; sharp edges pass its ends by a tenth when they are resized
 
 _ORIENTATION_TAG = 274
@@ -80,7 +81,9 @@ class PictureError(ValueError):
 def picture_name(source: Any) -> str:
     """Name of a source in messages: its path, or a placeholder for what lies in memory."""
     if isinstance(source, (str, os.PathLike)):
-        return os.fsdecode(source)
+        text = os.fsdecode(source)
+        # Longer than any path: a picture's content passed as text, say.
+        return text if len(text) <= _LONGEST_NAME else f"{text[:80]}… ({len(text):,} characters)"
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "<bytes>"
     if isinstance(source, np.ndarray):

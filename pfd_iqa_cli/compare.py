@@ -56,7 +56,7 @@ def compare(
         say(f"no pictures in {path}")
     if len(found) < 2:
         raise typer.BadParameter(
-            f"{len(found)} different pictures are given; a comparison needs two", param_hint="A B"
+            f"different pictures given: {len(found)}; a comparison needs two", param_hint="A B"
         )
     prepare_libraries(device)
     from pfd_iqa_hf.evaluation.comparison import ranking

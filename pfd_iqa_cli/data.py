@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pfd_iqa_cli import dataset_options as options
-from pfd_iqa_cli.messages import interrupts_raise, progress_bar
+from pfd_iqa_cli.messages import interrupts_raise, printable, progress_bar
 from pfd_iqa_cli.model_options import writable_folder
 
 if TYPE_CHECKING:
@@ -88,6 +89,10 @@ def data(
     if (to is None) != (output_dir is None):
         raise typer.BadParameter("give --to and --output-dir together", param_hint="--to")
     if splits is not None:  # before every picture is decoded
+        if splits.is_dir():
+            raise typer.BadParameter(
+                f"{splits} is a folder; name a file in it", param_hint="--splits"
+            )
         writable_folder(splits.absolute().parent, "--splits")
     arguments = options.dataset_arguments(
         dataset,
@@ -149,7 +154,11 @@ def data(
 
 
 def _show(table: RatingTable) -> None:
-    """What the table holds, in a few lines."""
+    """What the table holds, in a few lines; its own words may hold anything."""
+
+    def print(line: str) -> None:
+        builtins.print(printable(line))
+
     scores = [rating.mos for rating in table]
     own = sorted(float(score) for score in table.to_own_scale([min(scores), max(scores)]))
     low, high = table.score_range

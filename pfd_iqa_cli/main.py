@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
 import signal
 import sys
@@ -18,10 +21,12 @@ from pfd_iqa_cli.distort import distort
 from pfd_iqa_cli.evaluate import evaluate
 from pfd_iqa_cli.export import export
 from pfd_iqa_cli.messages import (
+    CANNOT_WRITE,
     INTERRUPTED,
     TERMINATED,
     interrupts_are_over,
     interrupts_end_the_process,
+    say,
     terminated,
 )
 from pfd_iqa_cli.process_memory import steady_memory
@@ -35,6 +40,7 @@ __all__ = ["WRONG_USAGE", "app", "main", "run"]
 # As sysexits.h has it; 1 and 2 have meanings of their own, see `score`.
 WRONG_USAGE = 64
 _PIPE_CLOSED = 141
+_OUTPUT_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # The usage error's class lies in click or inside typer, depending on typer's version.
 _UsageError: Any = typer.BadParameter.__bases__[0]
@@ -101,11 +107,16 @@ def _run(arguments: list[str] | None) -> int:
         return WRONG_USAGE
         sys.stdout.flush()
     except BrokenPipeError:
-        return _reader_gone()
-    except SystemExit as end:  # click's answer to a closed pipe is 1
+        return _output_given_up(_PIPE_CLOSED)
+    except SystemExit as end:  # the answer of click and of rich to a closed pipe is 1
         if isinstance(end.__context__, BrokenPipeError):
-            return _reader_gone()
+            return _output_given_up(_PIPE_CLOSED)
         raise
+    except OSError as error:
+        if error.errno not in _OUTPUT_FULL or error.filename is not None:
+            raise
+        say(f"cannot write: {error}")
+        return _output_given_up(CANNOT_WRITE)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED and terminated():
@@ -115,11 +126,11 @@ def _run(arguments: list[str] | None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _reader_gone() -> int:
+def _output_given_up(code: int) -> int:
     # Python must not complain once more when it flushes at its end.
     if sys.__stdout__ is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
-    return _PIPE_CLOSED
+    return code
 
 
 def main() -> None:
@@ -132,9 +143,16 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # started with a closed descriptor
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what it cannot hold must not cost the rest
+        sys.stdout.reconfigure(errors="backslashreplace")
     code = run()
     if code in (INTERRUPTED, TERMINATED):
         interrupts_are_over()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        # Threads may still be inside a model's products, which an orderly end would break off.
+        os._exit(code)
     sys.exit(code)
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "interrupts_end_the_process",
     "interrupts_raise",
     "notes_told",
+    "printable",
     "progress_bar",
     "say",
     "terminated",
@@ -77,10 +78,15 @@ def interrupts_are_over() -> None:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def printable(text: str) -> str:
+    """The text with control characters and halves of characters spelled out."""
+    spelled = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return spelled.encode("utf-8", "backslashreplace").decode()
+
+
 def say(message: str) -> None:
     """One line on standard error; control characters are spelled out."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-    print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    print(printable(message), file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -128,6 +134,8 @@ def write_errors_told() -> Iterator[None]:
     interrupts_raise()
     try:
         yield
+    except BrokenPipeError:  # the reader has seen enough, which `run` tells by the exit code
+        raise
     except OSError as error:
         say(f"cannot write: {error}")
         raise typer.Exit(CANNOT_WRITE) from error

@@ -270,7 +270,13 @@ def _check_outputs(output: Path | None, output_dir: Path | None, map: Path | Non
 
 
 def _check_overwriting(paths: list[str], outputs: dict[str, Path | None]) -> None:
-    """Refuse to write over what is to be read."""
+    """Refuse to write over what is to be read, onto a folder, or two things into one file."""
+    given = {option: output for option, output in outputs.items() if output is not None}
+    for option, output in given.items():
+        if output.is_dir():
+            raise typer.BadParameter(f"{output} is a folder; name a file in it", param_hint=option)
+    if len({os.path.realpath(output) for output in given.values()}) < len(given):
+        raise typer.BadParameter("name two different files", param_hint=", ".join(given))
     for option, output in outputs.items():
         if output is None or not output.is_file():
             continue

@@ -217,6 +217,11 @@ def _open_session(
     known = {*OUTPUTS, FAMILIARITY, QUALITY_MAP}
     if inputs != set(INPUTS) or not set(OUTPUTS) <= outputs <= known:
         raise ModelFileError(file, "its inputs and outputs are not those of a PFD-IQA model")
+    sides = next(entry.shape[-2:] for entry in session.get_inputs() if entry.name == INPUTS[0])
+    if any(isinstance(side, int) and side != contract.view_size for side in sides):
+        told = f"{contract.view_size} x {contract.view_size}"
+        taken = " x ".join(map(str, sides))
+        raise ModelFileError(file, f"its metadata tell of views of {told}, its graph takes {taken}")
     return session, contract
 
 

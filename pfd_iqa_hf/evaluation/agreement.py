@@ -233,7 +233,10 @@ def _measure(
         if x.size >= _LEAST_PAIRS[fit]:
             start = fit_logistic(fit, x, y)
         if start is None:
-            warnings.warn(f"the {fit} fit to {x.size} pairs failed: NaN", stacklevel=3)
+            few = x.size < _LEAST_PAIRS[fit]
+            why = f"it takes {_LEAST_PAIRS[fit]}" if few else "it does not settle"
+            other = "; logistic4 may" if fit == "logistic5" and not few else ""
+            warnings.warn(f"no {fit} fit to {x.size} pairs, {why}{other}: NaN", stacklevel=3)
         else:
             mapped = LOGISTICS[fit](x, *start)
             values[4:] = plcc(mapped, y), rmse(mapped, y)

@@ -25,6 +25,8 @@ from .video import VIDEO_SUFFIXES, video_pictures
 __all__ = ["InputOptions", "find_inputs", "is_plain"]
 
 _STDIN = "-"
+# What people pack pictures or list them in, and is not read.
+_OTHER_CONTAINERS = (".zip", ".7z", ".rar", ".zst", ".xlsx", ".xls", ".ods", ".json", ".txt")
 # Bytes of a line of a list: more than any system's paths, and than addresses have.
 _LONGEST_LINE = 1 << 16
 
@@ -79,6 +81,11 @@ def _expand(given: str, options: InputOptions, stdin: BinaryIO | None) -> Iterat
         yield from dataset_pictures(given, options)
     elif is_address(given) and not os.path.lexists(given):
         yield from address_pictures(given, options)
+    elif _suffix(given) in _OTHER_CONTAINERS and os.path.isfile(given):
+        read = ", ".join(sorted({*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES}))
+        reason = f"is no picture, and not among the archives and tables that are read ({read})"
+        remedy = "unpack or save it as one of them; a list of paths goes to `pfd-iqa score -`"
+        yield FoundPicture(given, Path(os.path.basename(given)), f"{reason}; {remedy}")
     elif is_plain(given):
         yield from expand_path(given, options.recursive)
     elif not os.path.lexists(given) and glob.has_magic(given):

@@ -135,6 +135,8 @@ class OutputFolder:
         path = self.folder / MANIFEST
         try:
             before = json.loads(path.read_text("utf-8"))
+            if not isinstance(before, dict):
+                raise ValueError("it holds no object")
         except ValueError as error:
             raise OutputFolderError(f"{path} is damaged ({error}); name another folder") from error
         for key in sorted({*before, *manifest} - {"inputs", "began"}):

@@ -105,11 +105,21 @@ class Summary:
         return max(self._squares / self.scored - mean * mean, 0.0) ** 0.5
 
     def quantile(self, share: float) -> float | None:
-        """The score that `share` of the pictures do not exceed, to 0.1 points."""
+        """The score at `share` of the way from the lowest to the highest, to 0.1 points.
+
+        Between two scores it is as far along as `share` says: the median of two is their middle.
+        """
         if not self.scored:
             return None
-        place = int(np.searchsorted(np.cumsum(self._fine), share * self.scored))
-        return min(place + 1, _FINE_BINS) * 100 / _FINE_BINS
+        ends = np.cumsum(self._fine)
+        position = share * (self.scored - 1)
+        below = int(position)
+        # The scores that come before and after, each taken as the middle of its bin.
+        low, high = (
+            (int(np.searchsorted(ends, rank, side="right")) + 0.5) * 100 / _FINE_BINS
+            for rank in (below, min(below + 1, self.scored - 1))
+        )
+        return round(low + (position - below) * (high - low), 2)
 
     @property
     def histogram(self) -> list[int]:

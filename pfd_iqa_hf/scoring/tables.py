@@ -131,7 +131,12 @@ def listed_picture(path: str, folder: str, options: InputOptions) -> FoundPictur
     whole = os.path.join(folder, path)
     if not _is_unicode(path) and not os.path.lexists(whole):
         # Bytes that are no UTF-8 and no file's name: as spreadsheets on Windows write them.
-        text = path.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+        try:
+            text = path.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+        except UnicodeEncodeError:  # half a character, which JSON can spell
+            shown = path.encode("utf-8", "backslashreplace").decode()
+            reason = "the path holds half of a character; check the list"
+            return FoundPicture(os.path.join(folder, shown), Path("picture"), reason)
         whole = os.path.join(folder, text)
     return FoundPicture(whole, Path(os.path.basename(whole) or "picture"))
 
