@@ -232,6 +232,22 @@ def test_tables_as_spreadsheets_save_them(text: str, encoding: str, two_pictures
     assert [(picture.path, picture.error) for picture in pictures_found("t.csv")] == [(name, None)]
 
 
+def test_half_a_character_in_a_list_costs_its_row(two_pictures: Path) -> None:
+    (two_pictures / "t.jsonl").write_text(
+        '{"image": "\\ud800.png"}\n{"image": "8.png"}\n{"image": "9.png"}\n'
+    )
+    bad, *good = pictures_found("t.jsonl")
+    assert "holds half of a character; check the list" in str(bad.error)
+    assert bad.path == "\\ud800.png" and [p.path for p in good] == ["8.png", "9.png"]
+
+
+@pytest.mark.parametrize("name", ["a.zip", "scores.xlsx", "list.txt"])
+def test_containers_that_are_not_read_say_what_is(name: str, two_pictures: Path) -> None:
+    (two_pictures / name).write_bytes(b"PK")
+    bad, good = pictures_found(name, "8.png")
+    assert ".tar" in str(bad.error) and ".csv" in str(bad.error) and good.error is None
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -186,6 +186,10 @@ def test_a_run_its_report_and_its_summary(
     assert (summary["scored"], summary["failed"]) == (PICTURES - 1, 1)
     assert summary["mean"] == pytest.approx(np.mean(scores))
     assert summary["median"] == pytest.approx(np.median(scores), abs=0.11)
+    few = Summary()
+    for score in (36.0, 86.0, None):
+        few.add({"path": "a", "score": score, "error": None if score else "is none"})
+    assert few.quantile(0.5) == pytest.approx(61.0, abs=0.11)
     assert [entry["score"] for entry in summary["worst"]] == scores[:12]
     assert [entry["score"] for entry in summary["best"]] == scores[::-1][:12]
     edges = np.array(summary["histogram"]["edges"])

@@ -379,11 +379,61 @@ def test_a_terminated_run_leaves_no_file(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_reader_that_has_gone_is_told_by_the_exit_code(tmp_path: Path) -> None:
-    line = shlex.join([*COMMAND, "--version"])
-    command = f"{{ {line}; echo $? >code; }} | true"
-    subprocess.run(["bash", "-c", f"sleep 1 | {command}"], cwd=tmp_path, env=_environment())
-    assert (tmp_path / "code").read_text() == "141\n"
+@pytest.mark.parametrize("end, code", [("| true", 141), (">/dev/full", 74)])
+@pytest.mark.parametrize("command", ["version", "score", "data", "compare"])
+def test_a_gone_reader_and_a_full_disk_behind_the_standard_output(
+    command: str, end: str, code: int, folder: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text(f"image,mos\n{folder / 'a.jpg'},20\n")
+    model = ["--model", str(tiny_checkpoint)]
+    words = {
+        "version": ["--version"],
+        "score": ["score", str(folder / "a.jpg"), *model],
+        "data": ["data", "--dataset", str(tmp_path / "t.csv")],
+        "compare": ["compare", str(folder / "a.jpg"), str(folder / "b.png"), *model],
+    }[command]
+    line = shlex.join([*COMMAND, *words])
+    script = f"sleep 0.5; {{ {line}; echo $? >code; }} {end}"
+    result = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=_environment(), capture_output=True, text=True
+    )
+    assert (tmp_path / "code").read_text() == f"{code}\n", result.stderr
+    assert "Traceback" not in result.stderr
+    assert ("cannot write" in result.stderr) == (code == 74)
+
+
+def test_outputs_that_are_one_file_or_a_folder_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same, line = tmp_path / "same.csv", ["score", str(folder / "a.jpg")]
+    assert run([*line, "-o", str(same), "--report", str(same)]) == 64
+    assert "two different files" in capsys.readouterr().err
+    same.mkdir()
+    for option in ("--output", "--report"):
+        assert run([*line, option, str(same)]) == 64
+        assert "is a folder" in capsys.readouterr().err
+
+
+def test_a_standard_output_without_the_letters_costs_no_score(
+    folder: Path, tiny_checkpoint: Path
+) -> None:
+    result = subprocess.run(
+        [*COMMAND, "score", str(folder / "ü.webp"), "--model", str(tiny_checkpoint)],
+        capture_output=True,
+        text=True,
+        env={**_environment(), "PYTHONIOENCODING": "ascii"},
+    )
+    assert result.returncode == 0 and "\\xfc.webp" in result.stdout, result.stderr
+
+
+def test_names_in_a_table_cannot_write_to_the_terminal(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = "\u001b[31mX\nfake \ud800"
+    rows = [{"image": str(folder / "a.jpg"), "mos": 20, "group": group}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert run(["data", "--dataset", str(tmp_path / "t.jsonl")]) == 0
+    assert "\\x1b[31mX\\nfake \\ud800" in capsys.readouterr().out
 
 
 def test_standard_output_by_its_file_name_is_written_to(

@@ -65,6 +65,9 @@ def test_configuration_survives_saving(tmp_path: Path) -> None:
         ("max_pixels", "many"),
         ("short_side", 512.5),
         ("size", {"height": 224, "width": 200}),
+        ("image_mean", [0.5, 0.5]),
+        ("image_std", [0.2, 0.2, 0.0]),
+        ("rescale_factor", 0.0),
     ],
 )
 def test_impossible_values_name_their_field(field: str, value: Any) -> None:
@@ -72,3 +75,18 @@ def test_impossible_values_name_their_field(field: str, value: Any) -> None:
         PfdIqaImageProcessor(**{field: value})
     with pytest.raises(ValueError, match=field):
         PfdIqaImageProcessor()(np.zeros((9, 9, 3), np.uint8), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("image_mean", "zz"),
+        ("image_mean", [0.5, "a", 0.5]),
+        ("image_std", [0.2, float("nan"), 0.2]),
+        ("rescale_factor", "zz"),
+        ("rescale_factor", [1 / 255] * 3),
+    ],
+)
+def test_what_a_configuration_file_may_hold_instead_of_numbers(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=field):
+        PfdIqaImageProcessor(**{field: value})

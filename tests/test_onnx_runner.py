@@ -226,6 +226,11 @@ def _damaged(model: onnx.ModelProto) -> None:
     onnx.helper.set_model_props(model, {METADATA_KEY: '{"format": 1, "views": 5}'})
 
 
+def _other_size(model: onnx.ModelProto) -> None:
+    (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
+    entry.value = json.dumps({**json.loads(entry.value), "view_size": 999})
+
+
 def _other_model(data: bytes) -> bytes:
     value = onnx.helper.make_tensor_value_info("pixel_values", onnx.TensorProto.FLOAT, [1])
     result = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1])
@@ -248,9 +253,10 @@ def _other_model(data: bytes) -> bytes:
         (_rewritten(_drop_metadata), "of another model than PFD-IQA"),
         (_rewritten(_newer), "is of format 99, this version reads 1; install"),
         (_rewritten(_damaged), "its metadata is damaged"),
+        (_rewritten(_other_size), "tell of views of 999 x 999, its graph takes"),
         (_other_model, "inputs and outputs are not those"),
     ],
-    ids=["empty", "text", "half", "no metadata", "newer", "damaged", "another graph"],
+    ids=["empty", "text", "half", "no metadata", "newer", "damaged", "size", "another graph"],
 )
 def test_a_file_that_is_no_model_is_one_line(
     spoil: Callable[[bytes], bytes], reason: str, exported_model: ExportedModel, tmp_path: Path
