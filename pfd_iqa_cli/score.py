@@ -277,8 +277,8 @@ def _check_overwriting(paths: list[str], outputs: dict[str, Path | None]) -> Non
             raise typer.BadParameter(f"{output} is a folder; name a file in it", param_hint=option)
     if len({os.path.realpath(output) for output in given.values()}) < len(given):
         raise typer.BadParameter("name two different files", param_hint=", ".join(given))
-    for option, output in outputs.items():
-        if output is None or not output.is_file():
+    for option, output in given.items():
+        if not output.is_file():
             continue
         for path in paths:
             if os.path.exists(path) and output.samefile(path):
