@@ -25,8 +25,14 @@ from .video import VIDEO_SUFFIXES, video_pictures
 __all__ = ["InputOptions", "find_inputs", "is_plain"]
 
 _STDIN = "-"
-# What people pack pictures or list them in, and is not read.
-_OTHER_CONTAINERS = (".zip", ".7z", ".rar", ".zst", ".xlsx", ".xls", ".ods", ".json", ".txt")
+# What people pack pictures or list them in, and is not read: suffixes, and how the files begin.
+_OTHER_CONTAINERS = {
+    **dict.fromkeys((".zip", ".xlsx", ".ods"), b"PK"),
+    ".7z": b"7z\xbc\xaf",
+    ".rar": b"Rar!",
+    ".zst": b"\x28\xb5\x2f\xfd",
+    ".xls": b"\xd0\xcf\x11\xe0",
+}
 # Bytes of a line of a list: more than any system's paths, and than addresses have.
 _LONGEST_LINE = 1 << 16
 
@@ -81,7 +87,7 @@ def _expand(given: str, options: InputOptions, stdin: BinaryIO | None) -> Iterat
         yield from dataset_pictures(given, options)
     elif is_address(given) and not os.path.lexists(given):
         yield from address_pictures(given, options)
-    elif _suffix(given) in _OTHER_CONTAINERS and os.path.isfile(given):
+    elif _is_other_container(given):
         read = ", ".join(sorted({*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES}))
         reason = f"is no picture, and not among the archives and tables that are read ({read})"
         remedy = "unpack or save it as one of them; a list of paths goes to `pfd-iqa score -`"
@@ -93,6 +99,18 @@ def _expand(given: str, options: InputOptions, stdin: BinaryIO | None) -> Iterat
             yield from _container(match, options)
     else:
         yield from _container(given, options)
+
+
+def _is_other_container(given: str) -> bool:
+    """By its beginning, too: a file that is named is tried as a picture whatever its suffix."""
+    beginning = _OTHER_CONTAINERS.get(_suffix(given))
+    if beginning is None or not os.path.isfile(given):
+        return False
+    try:
+        with open(given, "rb") as file:
+            return file.read(len(beginning)) == beginning
+    except OSError:
+        return False
 
 
 def _container(path: str, options: InputOptions) -> Iterator[FoundPicture]:
