@@ -104,7 +104,7 @@ class PfdIqaImageProcessor(PilBackend):
         ):
             if value is None:  # a step that is not taken
                 continue
-            numbers = np.array(value, object) if isinstance(value, str) else np.asarray(value)
+            numbers = np.asarray(value)
             if numbers.dtype.kind not in "iuf" or numbers.shape not in shapes:
                 wish = "a number" if len(shapes) == 1 else "a number or three"
                 raise ValueError(f"{name!r} must be {wish}, got {value!r}")

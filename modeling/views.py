@@ -73,11 +73,10 @@ def _layout(
         corners = [(free_x * step // 3, middle_y) for step in range(4)]
     else:
         corners = [(middle_x, free_y * step // 3) for step in range(4)]
-    if strategy == "thorough":
-        corners.append((middle_x, middle_y))
     boxes += [(x, y, x + side, y + side) for x, y in corners]
     if strategy == "thorough":
-        boxes[2:5:2] = [(right, top, left, bottom) for left, top, right, bottom in boxes[2:5:2]]
+        boxes[2::2] = [(right, top, left, bottom) for left, top, right, bottom in boxes[2::2]]
+        boxes.append((middle_x, middle_y, middle_x + side, middle_y + side))
     return (across, down), boxes
 
 

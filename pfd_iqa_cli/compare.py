@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pfd_iqa_cli.messages import say, write_errors_told
+from pfd_iqa_cli.messages import printable, say, write_errors_told
 from pfd_iqa_cli.model_options import (
     BatchSize,
     Device,
@@ -135,5 +135,4 @@ def _print_ranking(ranked: list[dict[str, Any]]) -> None:
 
 def _shown(entry: dict[str, Any]) -> str:
     # A file name may hold bytes that are no text, or control characters.
-    text = str(entry["path"]).encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return printable(str(entry["path"]))

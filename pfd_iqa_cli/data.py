@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -156,15 +155,15 @@ def data(
 def _show(table: RatingTable) -> None:
     """What the table holds, in a few lines; its own words may hold anything."""
 
-    def print(line: str) -> None:
-        builtins.print(printable(line))
+    def tell(line: str) -> None:
+        print(printable(line))
 
     scores = [rating.mos for rating in table]
     own = sorted(float(score) for score in table.to_own_scale([min(scores), max(scores)]))
     low, high = table.score_range
     direction = "higher" if table.higher_is_better else "lower"
-    print(f"{table.name}: {len(table):,} pictures, fingerprint {table.fingerprint}")
-    print(
+    tell(f"{table.name}: {len(table):,} pictures, fingerprint {table.fingerprint}")
+    tell(
         f"  scores {own[0]:.4g} to {own[1]:.4g} on {low:g} to {high:g}, {direction} is better; "
         f"mean on 0 to 100: {sum(scores) / len(scores):.1f}"
     )
@@ -179,11 +178,11 @@ def _show(table: RatingTable) -> None:
         if not known:
             continue
         if len(known) <= 6:
-            print(f"  {title}: " + ", ".join(f"{v} {values.count(v):,}" for v in known))
+            tell(f"  {title}: " + ", ".join(f"{v} {values.count(v):,}" for v in known))
         else:
-            print(f"  {title}: {len(known):,}")
+            tell(f"  {title}: {len(known):,}")
     deviations = [rating.mos_std for rating in table if rating.mos_std is not None]
     if deviations:
-        print(f"  standard deviations: {len(deviations):,}")
+        tell(f"  standard deviations: {len(deviations):,}")
     if table.extra:
-        print(f"  pictures without a score beside them: {len(table.extra):,}")
+        tell(f"  pictures without a score beside them: {len(table.extra):,}")

@@ -23,7 +23,9 @@ from pfd_iqa_cli.export import export
 from pfd_iqa_cli.messages import (
     CANNOT_WRITE,
     INTERRUPTED,
+    PIPE_CLOSED,
     TERMINATED,
+    give_up_output,
     interrupts_are_over,
     interrupts_end_the_process,
     say,
@@ -39,7 +41,6 @@ __all__ = ["WRONG_USAGE", "app", "main", "run"]
 
 # As sysexits.h has it; 1 and 2 have meanings of their own, see `score`.
 WRONG_USAGE = 64
-_PIPE_CLOSED = 141
 _OUTPUT_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # The usage error's class lies in click or inside typer, depending on typer's version.
@@ -102,21 +103,25 @@ def run(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str] | None) -> int:
     try:
         code = app(args=arguments, prog_name="pfd-iqa", standalone_mode=False)
+        if code != CANNOT_WRITE:  # told already
+            sys.stdout.flush()
     except _UsageError as error:
         error.show()
         return WRONG_USAGE
-        sys.stdout.flush()
     except BrokenPipeError:
-        return _output_given_up(_PIPE_CLOSED)
+        give_up_output()
+        return PIPE_CLOSED
     except SystemExit as end:  # the answer of click and of rich to a closed pipe is 1
         if isinstance(end.__context__, BrokenPipeError):
-            return _output_given_up(_PIPE_CLOSED)
+            give_up_output()
+            return PIPE_CLOSED
         raise
     except OSError as error:
         if error.errno not in _OUTPUT_FULL or error.filename is not None:
             raise
         say(f"cannot write: {error}")
-        return _output_given_up(CANNOT_WRITE)
+        give_up_output()
+        return CANNOT_WRITE
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED and terminated():
@@ -124,13 +129,6 @@ def _run(arguments: list[str] | None) -> int:
     if code in (INTERRUPTED, TERMINATED):
         print("terminated" if code == TERMINATED else "interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
-
-
-def _output_given_up(code: int) -> int:
-    # Python must not complain once more when it flushes at its end.
-    if sys.__stdout__ is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
-    return code
 
 
 def main() -> None:

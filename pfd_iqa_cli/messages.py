@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -14,7 +15,9 @@ import typer
 __all__ = [
     "CANNOT_WRITE",
     "INTERRUPTED",
+    "PIPE_CLOSED",
     "TERMINATED",
+    "give_up_output",
     "interrupts_are_over",
     "interrupts_end_the_process",
     "interrupts_raise",
@@ -28,6 +31,7 @@ __all__ = [
 
 CANNOT_WRITE = 74  # as sysexits.h has it
 INTERRUPTED = 128 + signal.SIGINT
+PIPE_CLOSED = 141  # 128 and SIGPIPE's number, which not every system has
 TERMINATED = 128 + signal.SIGTERM
 
 _signals_to_end: list[int] = []
@@ -78,10 +82,15 @@ def interrupts_are_over() -> None:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def give_up_output() -> None:
+    """After it could not be written to: Python must not complain once more when it ends."""
+    if sys.__stdout__ is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+
+
 def printable(text: str) -> str:
     """The text with control characters and halves of characters spelled out."""
-    spelled = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return spelled.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def say(message: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from pfd_iqa_cli.messages import say
+from pfd_iqa_cli.messages import PIPE_CLOSED, give_up_output, say
 from pfd_iqa_cli.score_options import Format, Order
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ __all__ = ["Results", "ordered", "record_sink"]
 
 _SOME_FAILED = 1
 _BELOW_THRESHOLD = 2
-_PIPE_CLOSED = 141
 
 
 class Results:
@@ -90,10 +88,9 @@ def record_sink(
             writer.close()
             sys.stdout.flush()
         except OSError as error:
-            # Python must not complain once more when it flushes at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            give_up_output()
             if isinstance(error, BrokenPipeError):  # the reader has seen enough
-                raise typer.Exit(_PIPE_CLOSED) from None
+                raise typer.Exit(PIPE_CLOSED) from None
             raise
         return
     with replaced_when_complete(output) as path:

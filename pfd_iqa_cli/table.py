@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pfd_iqa_cli.messages import printable
+
 __all__ = ["print_table"]
 
 _COLOURS = {"bad": "red", "poor": "yellow", "fair": "", "good": "green", "excellent": "bold green"}
@@ -83,5 +85,4 @@ def _costs(costs: Sequence[dict[str, Any]]) -> str:
 
 def _path(record: dict[str, Any]) -> str:
     # A file name may hold bytes that are no text, or control characters.
-    text = str(record["path"]).encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return printable(str(record["path"]))

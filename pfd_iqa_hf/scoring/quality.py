@@ -40,8 +40,10 @@ def quality_settings(quality: str, device: str | None = None) -> QualitySettings
     """
     if quality not in QUALITIES:
         raise ValueError(f"'quality' must be one of {', '.join(QUALITIES)}, got {quality!r}")
-    if quality != "fast":
-        return QualitySettings(quality if quality == "thorough" else None, torch.float32)
+    if quality == "standard":
+        return QualitySettings(None, torch.float32)
+    if quality == "thorough":
+        return QualitySettings("thorough", torch.float32)
     return QualitySettings("fast", torch.bfloat16 if _has_bfloat16(device) else torch.float32)
 
 
