@@ -17,9 +17,9 @@ from pfd_iqa_cli.model_options import (
     Views,
     check_dtype,
     open_model,
-    writable_folder,
 )
 from pfd_iqa_cli.onnx_backend import check_views
+from pfd_iqa_cli.output_paths import refuse_folder, writable_folder
 
 __all__ = ["calibrate"]
 
@@ -80,10 +80,7 @@ def calibrate(
     check_views(views)
     if output is None:
         output = Path(model) / _NAME if model is not None and Path(model).is_dir() else Path(_NAME)
-    if output.is_dir():
-        raise typer.BadParameter(
-            f"{output} is a folder; give a file, such as {output / _NAME}", param_hint="--output"
-        )
+    refuse_folder(output, "--output")
     writable_folder(output.absolute().parent, "--output")
 
     # From here on torch is imported.

@@ -11,7 +11,7 @@ import typer
 
 from pfd_iqa_cli import dataset_options as options
 from pfd_iqa_cli.messages import interrupts_raise, printable, progress_bar
-from pfd_iqa_cli.model_options import writable_folder
+from pfd_iqa_cli.output_paths import refuse_folder, writable_folder
 
 if TYPE_CHECKING:
     from pfd_iqa_hf.data.table import RatingTable
@@ -88,10 +88,7 @@ def data(
     if (to is None) != (output_dir is None):
         raise typer.BadParameter("give --to and --output-dir together", param_hint="--to")
     if splits is not None:  # before every picture is decoded
-        if splits.is_dir():
-            raise typer.BadParameter(
-                f"{splits} is a folder; name a file in it", param_hint="--splits"
-            )
+        refuse_folder(splits, "--splits")
         writable_folder(splits.absolute().parent, "--splits")
     arguments = options.dataset_arguments(
         dataset,

@@ -19,9 +19,9 @@ from pfd_iqa_cli.model_options import (
     Views,
     check_dtype,
     open_model,
-    writable_folder,
 )
 from pfd_iqa_cli.onnx_backend import check_views
+from pfd_iqa_cli.output_paths import writable_folder
 
 if TYPE_CHECKING:
     from pfd_iqa_hf.data.splits import Split

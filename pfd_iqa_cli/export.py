@@ -11,6 +11,7 @@ import typer
 
 from pfd_iqa_cli.messages import say, write_errors_told
 from pfd_iqa_cli.model_options import Model, loading_errors_told, prepare_libraries
+from pfd_iqa_cli.output_paths import refuse_folder, refuse_missing_folder
 
 __all__ = ["export"]
 
@@ -52,10 +53,8 @@ def onnx(
     Exit code: 0 written; 1 the file would not score like the model and was not kept; 64 wrong
     usage; 74 the file cannot be written.
     """
-    if output.is_dir():
-        raise typer.BadParameter(f"{output} is a folder; name a file in it", param_hint="--output")
-    if not output.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
+    refuse_folder(output, "--output")
+    refuse_missing_folder(output, "--output")
     _require_onnx()
 
     # From here on torch is imported.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,7 +29,6 @@ __all__ = [
     "open_model",
     "prepare_libraries",
     "run_facts",
-    "writable_folder",
 ]
 
 _DTYPES = {
@@ -165,21 +163,3 @@ def run_facts(pipeline: ImageQualityAssessmentPipeline, dtype: str = "float32") 
         "distortion_names": list(config.distortion_names),
         "interval_factors": None if factors is None else dict(factors),
     }
-
-
-def writable_folder(folder: Path, hint: str) -> None:
-    """Make a folder and try a file in it, before hours are spent.
-
-    Raises:
-        typer.BadParameter: nothing can be written there.
-    """
-    import tempfile
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise typer.BadParameter(
-            f"cannot write to {folder} ({error.strerror}); give another folder", param_hint=hint
-        ) from error

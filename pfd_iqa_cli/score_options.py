@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from pfd_iqa_cli.output_paths import refuse_missing_folder
+
 __all__ = [
     "AllowPrivate",
     "Backend",
@@ -265,5 +267,5 @@ def check_bulk_options(
         raise typer.BadParameter(
             "goes without --output-dir, --report and --workers", param_hint="--map"
         )
-    if bulk.report is not None and not bulk.report.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {bulk.report.parent}", param_hint="--report")
+    if bulk.report is not None:
+        refuse_missing_folder(bulk.report, "--report")

@@ -204,7 +204,7 @@ def test_calibrate_needs_enough_pictures_and_lies_beside_the_model(
     code = run(["calibrate", str(scores), *RANGE, "--model", str(model), "--device", "cpu"])
     assert code == 0 and (model / "calibration.json").is_file()
     code, _, errors = pfd_iqa("calibrate", scores, *RANGE, "--output", tmp_path)
-    assert code == 64 and "is a folder; give a file" in errors
+    assert code == 64 and "is a folder; name a file in it" in errors
 
 
 def test_compare_two_and_rank_more(scores: Path, pfd_iqa: Run, tmp_path: Path) -> None:
