@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from tiny_models import awake_model, tiny_config
 
 from pfd_iqa_hf import PfdIqaForImageQualityAssessment, PfdIqaImageProcessor
 from pfd_iqa_hf.data.table import Rating
-from pfd_iqa_hf.training.uncertainty import fit_uncertainty
+from pfd_iqa_hf.training.uncertainty import fit_uncertainty, main
 
 
 def _processor() -> PfdIqaImageProcessor:
@@ -72,3 +75,25 @@ def test_too_few_pictures_are_told(ratings: list[Rating]) -> None:
     model = awake_model(tiny_config())
     with pytest.raises(ValueError, match="39 pictures are too few"):
         fit_uncertainty(model, _processor(), ratings[:39])
+
+
+def test_other_views_are_calibrated_and_weights_stay(
+    ratings: list[Rating], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    model = awake_model(tiny_config(num_inference_steps=2))
+    model.save_pretrained(tmp_path / "model")
+    _processor().save_pretrained(tmp_path / "model")
+    with (tmp_path / "rated.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "mos"), *((r.image, r.mos) for r in ratings)])
+    words = ["--dataset", str(tmp_path / "rated.csv"), "--score-range", "-200", "200"]
+    words += ["--validation-share", "0.5", "--model", str(tmp_path / "model")]
+    words += ["--output-dir", str(tmp_path / "out"), "--views", "thorough", "--calibrate-only"]
+    main([*words, "--fp32"])
+    assert "'pictures': 30" in capsys.readouterr().out
+    shipped = PfdIqaForImageQualityAssessment.from_pretrained(tmp_path / "out")
+    assert shipped.config.view_strategy == "thorough"
+    assert set(shipped.config.interval_factors) == {"0.5", "0.8", "0.95"}
+    assert PfdIqaImageProcessor.from_pretrained(tmp_path / "out").view_strategy == "thorough"
+    for name, value in shipped.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name].half().to(value)), name

@@ -8,7 +8,9 @@ pictures, as at the end of a run::
     python -m pfd_iqa_hf.training.uncertainty --model run --dataset BIQ2021 --data-dir BIQ2021 \
         --config pfd_iqa_hf/training/recipes/default.yaml --output-dir finished
 
-Training and validation pictures are those of a run with the same `--config`.
+Training and validation pictures are those of a run with the same `--config`. `--calibrate-only`
+leaves the weights alone; with `--views` the checkpoint looks at other views from then on, which
+want a calibration of their own.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch.nn.functional as F
 from pfd_iqa_hf.data.table import Rating
 from pfd_iqa_hf.modeling.image_processing_pfd_iqa import PfdIqaImageProcessor
 from pfd_iqa_hf.modeling.modeling_pfd_iqa import PfdIqaForImageQualityAssessment
+from pfd_iqa_hf.modeling.views import VIEW_STRATEGIES
 from pfd_iqa_hf.training.export import export
 from pfd_iqa_hf.training.finished import finished_parser, load_finished
 from pfd_iqa_hf.training.validation import calibrate, views_of
@@ -168,11 +171,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m pfd_iqa_hf.training.uncertainty --model FOLDER … --output-dir FOLDER`."""
     parser = finished_parser(__doc__)
     parser.add_argument("--max-pictures", type=int, default=4000, help="training pictures to fit")
+    parser.add_argument(
+        "--views", choices=VIEW_STRATEGIES, help="view strategy from now on; default: its own"
+    )
+    parser.add_argument("--calibrate-only", action="store_true", help="leave the weights alone")
+    parser.add_argument("--fp32", action="store_true", help="calibrate in float32, not bfloat16")
     options, rest = parser.parse_known_args(arguments)
     model, processor, data = load_finished(options, rest)
-    ratings = data.recipe.train
-    fit_uncertainty(model, processor, ratings, max_pictures=options.max_pictures)
-    print(calibrate(model, data.recipe.validation), flush=True)
+    if options.views is not None:
+        model.config.view_strategy = processor.view_strategy = options.views
+    if not options.calibrate_only:
+        ratings = data.recipe.train
+        fit_uncertainty(model, processor, ratings, max_pictures=options.max_pictures)
+    dtype = None if options.fp32 else torch.bfloat16
+    print(calibrate(model, data.recipe.validation, dtype), flush=True)
     export(model, options.output_dir)
 
 

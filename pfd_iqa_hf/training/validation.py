@@ -138,7 +138,11 @@ def views_of(processor: PfdIqaImageProcessor, ratings: Sequence[Rating]) -> Iter
 
 
 @torch.inference_mode()
-def calibrate(model: PfdIqaForImageQualityAssessment, ratings: Sequence[Rating]) -> dict[str, Any]:
+def calibrate(
+    model: PfdIqaForImageQualityAssessment,
+    ratings: Sequence[Rating],
+    dtype: torch.dtype | None = torch.bfloat16,
+) -> dict[str, Any]:
     """Fit (16) on held-back pictures with the views of the test; writes into the configuration.
 
     a and b minimise the Gaussian likelihood; both are then scaled together so that ±1.2816 σ is
@@ -147,6 +151,7 @@ def calibrate(model: PfdIqaForImageQualityAssessment, ratings: Sequence[Rating])
     Args:
         model: The trained model; its configuration is changed.
         ratings: Pictures that trained nothing.
+        dtype: Type to compute in; None takes that of the weights.
 
     Returns:
         The fitted values and the SRCC on these pictures with the test's views.
@@ -156,7 +161,7 @@ def calibrate(model: PfdIqaForImageQualityAssessment, ratings: Sequence[Rating])
     means, variances, spreads = [], [], []
     for batch in views_of(processor, ratings):
         inputs = batch.to(model.device)
-        with torch.autocast(model.device.type, torch.bfloat16):
+        with torch.autocast(model.device.type, dtype, enabled=dtype is not None):
             output = model(**inputs)
         scores = low + (high - low) * output.view_logits.float().sigmoid().cpu()
         means.append(scores.mean(1))
