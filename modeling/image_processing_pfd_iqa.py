@@ -20,8 +20,10 @@ from transformers.utils import TensorType, is_torch_tensor
 from .views import (
     DEFAULT_MAX_PIXELS,
     VIEW_STRATEGIES,
+    PictureError,
     is_low_resolution,
     open_picture,
+    picture_name,
     picture_views,
 )
 
@@ -137,8 +139,7 @@ class PfdIqaImageProcessor(PilBackend):
     ) -> Image.Image:
         """Turn one path, bytes, Pillow picture, array or tensor into an upright RGB picture."""
         if is_torch_tensor(image):
-            tensor = image.detach().cpu()
-            image = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+            image = _array_of(image)
             if image.ndim == 3 and image.shape[0] in (1, 2, 3, 4) and input_data_format is None:
                 input_data_format = ChannelDimension.FIRST  # the convention of tensors
         if isinstance(image, np.ndarray) and image.ndim == 3 and input_data_format is not None:
@@ -180,3 +181,16 @@ class PfdIqaImageProcessor(PilBackend):
             },
             tensor_type=return_tensors,
         )
+
+
+def _array_of(tensor: Any) -> np.ndarray:
+    """A tensor of any device as an array; PictureError for one without plain values."""
+    try:
+        values = tensor.detach().cpu()
+        found: np.ndarray = (values.float() if values.is_floating_point() else values).numpy()
+    except (NotImplementedError, RuntimeError, TypeError) as error:  # sparse, meta, quantised
+        kind = f"{tensor.layout} on {tensor.device}"
+        raise PictureError(
+            picture_name(tensor), f"its values cannot be read ({kind})", "give a dense tensor"
+        ) from error
+    return found

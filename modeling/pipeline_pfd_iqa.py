@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from .views import PictureError, assemble_map, picture_name, view_boxes
 __all__ = ["ImageQualityAssessmentPipeline"]
 
 _DOWNLOAD_SECONDS = 60.0
+_ONE_PICTURE = (str, bytes, bytearray, memoryview)
 _ALWAYS = ("score", "uncertainty", "levels", "distortions")
 _OUTPUTS = {
     "score": "logits",
@@ -34,7 +36,8 @@ class ImageQualityAssessmentPipeline(Pipeline):
     """Score photographs from 0 (worst) to 100 (best) without a reference.
 
     Accepts a path, an http(s) address, bytes, a Pillow picture, an array or a tensor; a list, a
-    generator or a `KeyDataset` of them gives one result each. A result is
+    generator, a column of `datasets` or a `KeyDataset` of them gives one result each, of the last
+    three one after the other as they are asked for. A result is
 
     - `score`: 0-100, higher is better; a function of the picture alone;
     - `label`: the band of the score (bad, poor, fair, good or excellent);
@@ -75,6 +78,9 @@ class ImageQualityAssessmentPipeline(Pipeline):
         if isinstance(inputs, (list, tuple)):
             # The base class takes a tuple for one picture and looks at the first of an empty list.
             return super().__call__(list(inputs), *args, **kwargs) if inputs else []
+        if isinstance(inputs, Sequence) and not isinstance(inputs, _ONE_PICTURE):
+            # Such as a column of `datasets`, which may not fit into memory.
+            return super().__call__((picture for picture in inputs), *args, **kwargs)
         return super().__call__(inputs, *args, **kwargs)
 
     def _sanitize_parameters(  # type: ignore[override]
@@ -91,8 +97,9 @@ class ImageQualityAssessmentPipeline(Pipeline):
             if wish is not None and not isinstance(wish, bool):
                 raise ValueError(f"{name} must be True or False, got {wish!r}")
         for name, number in (("max_pixels", max_pixels), ("timeout", timeout)):
-            if number is not None and not number > 0:
-                raise ValueError(f"{name} must be above 0, got {number!r}")
+            is_number = isinstance(number, Real) and not isinstance(number, bool)
+            if number is not None and not (is_number and number > 0):
+                raise ValueError(f"{name} must be a number above 0, got {number!r}")
         preprocess = {
             "view_strategy": view_strategy,
             "max_pixels": max_pixels,

@@ -90,3 +90,13 @@ def test_impossible_values_name_their_field(field: str, value: Any) -> None:
 def test_what_a_configuration_file_may_hold_instead_of_numbers(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=field):
         PfdIqaImageProcessor(**{field: value})
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.zeros(3, 40, 40).to_sparse(), torch.zeros(3, 40, 40, device="meta")],
+    ids=["sparse", "meta"],
+)
+def test_a_tensor_without_plain_values_is_refused_by_name(tensor: torch.Tensor) -> None:
+    with pytest.raises(PictureError, match="dense tensor"):
+        PfdIqaImageProcessor()(tensor, return_tensors="pt")

@@ -156,6 +156,7 @@ def test_lists_generators_and_datasets(tiny_pipeline: Any, files: list[Path]) ->
         "tuple": tiny_pipeline(tuple(names)),
         "generator": tiny_pipeline((name for name in names), batch_size=4),
         "KeyDataset": tiny_pipeline(KeyDataset(dataset, "image"), batch_size=3),
+        "column": tiny_pipeline(dataset["image"], batch_size=2),
     }
     for kind, stream in streams.items():
         scores = [result["score"] for result in stream]
@@ -187,7 +188,10 @@ def test_options_of_a_call(tiny_pipeline: Any, photograph: np.ndarray) -> None:
 
 
 def test_impossible_options_of_a_call_are_named(tiny_pipeline: Any, photograph: np.ndarray) -> None:
-    for option in ({"quality_map": "no"}, {"explain": 1}, {"max_pixels": -1}, {"timeout": 0}):
+    for option in (
+        *({"quality_map": "no"}, {"explain": 1}, {"max_pixels": -1}, {"max_pixels": "many"}),
+        *({"timeout": 0}, {"timeout": True}),
+    ):
         with pytest.raises(ValueError, match=next(iter(option))):
             tiny_pipeline(photograph, **option)
 
