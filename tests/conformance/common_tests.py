@@ -50,7 +50,7 @@ def import_common_tests(module: str) -> ModuleType:
     version = importlib.metadata.version("transformers")
     cache = _cache_folder or Path(tempfile.gettempdir()) / "pfd-iqa-conformance"
     root = cache / f"transformers-{version}"
-    if not (root / _PACKAGE / "utils" / "__init__.py").exists():
+    if not root.is_dir():
         try:
             _download(version, root)
         except (subprocess.SubprocessError, OSError, tarfile.TarError) as error:
@@ -61,13 +61,15 @@ def import_common_tests(module: str) -> ModuleType:
 
 
 def _download(version: str, root: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent) as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         pip += ["--no-binary", "transformers", "--dest", folder, f"transformers=={version}"]
         subprocess.run(pip, check=True, timeout=300, capture_output=True)
         [archive] = Path(folder).glob("*.tar.gz")
-        package = root / _PACKAGE
-        package.mkdir(parents=True, exist_ok=True)
+        suite = Path(folder) / "suite"
+        package = suite / _PACKAGE
+        package.mkdir(parents=True)
         with tarfile.open(archive) as tar:
             for member in tar.getmembers():
                 path = Path(member.name)
@@ -75,8 +77,13 @@ def _download(version: str, root: Path) -> None:
                     source = tar.extractfile(member)
                     if source is not None:
                         (package / path.name).write_bytes(source.read())
-    # The last stub marks the folder as complete.
-    for name, text in sorted(_STUBS.items(), key=lambda stub: stub[0] == "utils/__init__.py"):
-        path = package / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        for name, text in _STUBS.items():
+            path = package / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        # Whole or not at all: other processes fetch it at the same time, and one comes first.
+        try:
+            suite.rename(root)
+        except OSError:
+            if not root.is_dir():
+                raise
