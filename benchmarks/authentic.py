@@ -58,6 +58,8 @@ def main() -> None:
         arguments.views = arguments.views or settings.views
         arguments.dtype = str(settings.dtype).removeprefix("torch.")
     description = describe(arguments)
+    if arguments.views:
+        description["view_strategy"] = arguments.views
     paths = (str(rating.image) for rating in ratings)
     results: Iterable[Any]
     if arguments.onnx is None:
@@ -68,6 +70,7 @@ def main() -> None:
         contract = scorer.contract
         description |= {"model": arguments.onnx.name, "model_sha256": contract.model_sha256}
         description["dtype"] = contract.precision
+        description["view_strategy"] = scorer.view_strategy
         results = map(scorer.assess, paths)
     started = time.perf_counter()
     outputs = tqdm(results, total=len(ratings), unit=" pictures")
@@ -85,7 +88,6 @@ def main() -> None:
     result = {
         "dataset": arguments.dataset,
         **description,
-        "views": arguments.views,
         "pictures_per_second": round(len(ratings) / seconds, 2),
         **statistics(predictions),
         "predictions": predictions,
@@ -94,7 +96,10 @@ def main() -> None:
     if arguments.beside is not None:
         result["srcc_beside"] = srcc(*same_pictures(predictions, arguments.beside))
         print(f"  SRCC with the scores of {arguments.beside.name}  {result['srcc_beside']:.4f}")
-    write_result(arguments, f"authentic_{arguments.dataset}", result)
+    # The numbers of the shipped model with its own views are not written over by another's.
+    other = [arguments.onnx.stem] if arguments.onnx else []
+    other += [arguments.views] if arguments.views else []
+    write_result(arguments, "_".join(["authentic", arguments.dataset, *other]), result)
 
 
 def evaluated_pictures(dataset: str, folder: Path) -> Sequence[Rating]:

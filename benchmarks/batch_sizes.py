@@ -2,7 +2,8 @@
 
     python benchmarks/batch_sizes.py
 
-Each round times every combination once, on as many pictures of five views as the largest batch;
+Each round times every combination once, on as many pictures of the checkpoint's views as the
+largest batch;
 rates are medians over the rounds, ratios medians of the ratios to one thread and one picture a
 batch within a round.
 """
@@ -19,6 +20,7 @@ import torch
 
 from measured_model import add_model_arguments, describe, load_pipeline, write_result
 from pfd_iqa_hf.modeling.cpu_linear import cpu_linear, pictures_at_once
+from pfd_iqa_hf.modeling.views import VIEW_STRATEGIES
 
 
 def main() -> None:
@@ -29,12 +31,16 @@ def main() -> None:
     add_model_arguments(parser)
     arguments = parser.parse_args()
 
-    model: Any = load_pipeline(arguments).model
+    loaded: Any = load_pipeline(arguments)
+    model: Any = loaded.model
     model.to("cpu")
     cores = arguments.threads or len(os.sched_getaffinity(0))
     threads = sorted({1, cores})
     count = max(arguments.batch_sizes)
-    views = torch.randn(count, 5, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    number_of_views = VIEW_STRATEGIES[loaded.image_processor.view_strategy]
+    views = torch.randn(
+        *(count, number_of_views, 3, 224, 224), generator=torch.Generator().manual_seed(0)
+    )
     views = views.to(model.dtype)
 
     def seconds(number: int, size: int) -> float:

@@ -40,7 +40,7 @@ def load_pipeline(arguments: argparse.Namespace) -> Pipeline:
 
 
 def describe(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The facts that a number needs beside it: model, hash, precision, threads, versions."""
+    """The facts that a number needs beside it: model, hash, views, precision, threads, versions."""
     folder = Path(arguments.model) if arguments.model else pfd_iqa_hf.default_checkpoint()
     weights = folder / "model.safetensors"
     try:
@@ -51,6 +51,7 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
         # A folder's name, not its path: results are published.
         "model": folder.name if folder.is_dir() else arguments.model,
         "model_sha256": _sha256(weights)[:12] if weights.is_file() else None,
+        "view_strategy": view_strategy(folder),
         "dtype": arguments.dtype,
         "threads": torch.get_num_threads(),
         "pfd_iqa_hf": package,
@@ -64,6 +65,15 @@ def write_result(arguments: argparse.Namespace, name: str, result: dict[str, Any
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"written to {path}")
+
+
+def view_strategy(folder: Path) -> str | None:
+    """The views that a checkpoint's image processor cuts; None if the folder does not say."""
+    file = folder / "preprocessor_config.json"
+    if not file.is_file():
+        return None
+    found: str | None = json.loads(file.read_text("utf-8")).get("view_strategy")
+    return found
 
 
 def _sha256(path: Path) -> str:

@@ -3,7 +3,8 @@
     python benchmarks/publish.py --biq2021 BIQ2021 --livec ChallengeDB_release \
         --photographs CQ100/img --large wallpapers
 
-Runs the scripts that have not measured the present weights (a result names the hash), and writes
+Runs the scripts that have not measured the present weights with the present views (a result names
+both), and writes
 
 - `docs/results/`: each result as JSON, predictions for the rated sets as parquet, the scores of
   `examples/`;
@@ -28,7 +29,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from measured_model import RESULTS
+from measured_model import RESULTS, view_strategy
 from pfd_iqa_hf.checkpoint import default_checkpoint, weights_sha256
 
 ROOT = Path(__file__).parents[1]
@@ -47,10 +48,12 @@ class Measurement:
     Args:
         name: Of its JSON file.
         words: Script and arguments; {biq2021} and so on are the folders given.
+        own_views: Whether the script cuts views of its own, not the checkpoint's.
     """
 
     name: str
     words: str
+    own_views: bool = False
 
     @property
     def command(self) -> str:
@@ -65,22 +68,20 @@ MEASUREMENTS = (
     Measurement("authentic_livec", "authentic.py --dataset livec --data-dir {livec}"),
     Measurement("uncertainty_biq2021", "uncertainty.py {results}/authentic_biq2021.json"),
     Measurement("degradations", "degradations.py --photographs {photographs}"),
-    Measurement("ladders", "ladders.py --photographs {photographs} --count 12 --dtype bfloat16"),
+    Measurement("ladders", "ladders.py --photographs {photographs} --count 12"),
     Measurement(
-        "composed_distortions",
-        "composed_distortions.py --photographs {photographs} --count 12 --dtype bfloat16",
+        "composed_distortions", "composed_distortions.py --photographs {photographs} --count 12"
     ),
     Measurement("quality_map", "quality_map.py --photographs {photographs} --count 24"),
     Measurement(
         "invariance", "invariance.py --photographs {photographs} --count 24 --large {large}"
     ),
+    Measurement("counterfactuals", "counterfactuals.py --photographs {photographs} --count 5"),
     Measurement(
-        "counterfactuals",
-        "counterfactuals.py --photographs {photographs} --count 5 --dtype bfloat16",
+        "content_leak", "content_leak.py --photographs {photographs} --dtype bfloat16", True
     ),
-    Measurement("content_leak", "content_leak.py --photographs {photographs} --dtype bfloat16"),
     Measurement("unfamiliar", "unfamiliar.py --photographs {photographs}"),
-    Measurement("boxes_alive", "boxes_alive.py --data-dir {biq2021} --count 100"),
+    Measurement("boxes_alive", "boxes_alive.py --data-dir {biq2021} --count 100", True),
 )
 
 
@@ -100,10 +101,10 @@ def main() -> None:
 
 
 def measure_all(sha: str, folders: dict[str, Path], only: Sequence[str] | None) -> None:
-    """Runs every script whose result is about other weights, and whose folders are given."""
+    """Runs every script without a result of these weights, if its folders are given."""
     for measurement in MEASUREMENTS:
         found = _load(RESULTS / f"{measurement.name}.json")
-        if found.get("model_sha256") == sha or (only and measurement.name not in only):
+        if _is_current(measurement, found, sha) or (only and measurement.name not in only):
             continue
         try:
             words = measurement.words.format(**folders).split()
@@ -121,7 +122,7 @@ def publish(sha: str) -> None:
     PUBLISHED.mkdir(exist_ok=True)
     for measurement in MEASUREMENTS:
         result = _load(RESULTS / f"{measurement.name}.json")
-        if result.get("model_sha256") != sha:
+        if not _is_current(measurement, result, sha):
             continue
         if "predictions" in result and measurement.name.startswith("authentic"):
             table = pa.Table.from_pylist(result["predictions"])
@@ -141,8 +142,8 @@ def publish(sha: str) -> None:
 
 def published_results(sha: str) -> dict[str, dict[str, Any]]:
     """What lies in `docs/results` and is about these weights."""
-    found = {m.name: _load(PUBLISHED / f"{m.name}.json") for m in MEASUREMENTS}
-    return {name: result for name, result in found.items() if result.get("model_sha256") == sha}
+    found = [(m, _load(PUBLISHED / f"{m.name}.json")) for m in MEASUREMENTS]
+    return {m.name: result for m, result in found if _is_current(m, result, sha)}
 
 
 def example_scores() -> dict[str, float]:
@@ -319,6 +320,17 @@ def _target_row(row: dict[str, Any]) -> str:
     verdict = {True: "holds", False: "**does not hold**"}.get(row.get("holds"), "")  # type: ignore[arg-type]
     name = row["name"].strip().replace("|", "\\|")
     return f"| {name} | {_number(row)} | {', '.join(sides)} | {verdict} |"
+
+
+def _is_current(measurement: Measurement, result: dict[str, Any], sha: str) -> bool:
+    """Whether a result is of these weights, as shipped and as the shown command measures them."""
+    dtype = "bfloat16" if "--dtype bfloat16" in measurement.words else "float32"
+    views = view_strategy(default_checkpoint())
+    return (
+        result.get("model_sha256") == sha
+        and result.get("dtype") == dtype
+        and (measurement.own_views or result.get("view_strategy") == views)
+    )
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def main() -> None:
 
     rated = read_result(arguments.predictions)
     report, targets = measured(rated)
-    facts = {key: rated.facts.get(key) for key in ("model", "model_sha256", "dtype", "views")}
+    kept = ("model", "model_sha256", "view_strategy", "dtype")
+    facts = {key: rated.facts.get(key) for key in kept}
     result = {
         "dataset": rated.table.name,
         **facts,

@@ -42,7 +42,6 @@ def main() -> None:
 
     assess = load_pipeline(arguments)
     config: Any = assess.model.config
-    processor: Any = assess.image_processor
     if not config.familiarity_directions:
         raise SystemExit(
             "this model cannot tell unfamiliar pictures: fit it with "
@@ -57,7 +56,7 @@ def main() -> None:
 
     result: dict[str, Any] = {
         **describe(arguments),
-        "views": arguments.views or processor.view_strategy,
+        **({"view_strategy": arguments.views} if arguments.views else {}),
         "threshold": config.familiarity_threshold,
         "degraded_level": LEVEL,
         "false_alarms": {},

@@ -23,14 +23,17 @@ Loader = Callable[[Path, str | None], Score]
 _PYIQA = ("topiq_nr", "musiq", "dbcnn", "nima", "clipiqa", "liqe", "hyperiqa")
 
 
-def _torch(quality: str, steps: int | None = None) -> Loader:
+def _torch(quality: str | None = None, steps: int | None = None) -> Loader:
     def load(_: Path, model: str | None) -> Score:
+        import torch
+
         from pfd_iqa_hf.scoring.find import FoundPicture
         from pfd_iqa_hf.scoring.folder import FolderScorer
         from pfd_iqa_hf.scoring.quality import quality_settings
 
-        settings = quality_settings(quality, "cpu")
-        scorer = FolderScorer(model, "cpu", settings.dtype, 1, settings.views)
+        settings = quality_settings(quality, "cpu") if quality else None
+        dtype = settings.dtype if settings else torch.float32
+        scorer = FolderScorer(model, "cpu", dtype, 1, settings.views if settings else None)
         if steps is not None:
             scorer.pipeline.model.config.num_inference_steps = steps
         return lambda path: float(
@@ -179,14 +182,17 @@ def _cnniqa(sources: Path, _: str | None) -> Score:
 
 
 OWN: dict[str, Loader] = {
-    "pfd-iqa": _torch("standard"),
+    "pfd-iqa": _torch(),
+    "pfd-iqa --quality standard": _torch("standard"),
     "pfd-iqa --quality fast": _torch("fast"),
     "pfd-iqa, onnx fp32": _onnx("fp32"),
     "pfd-iqa, onnx int8": _onnx("int8"),
+    "pfd-iqa --quality standard, onnx fp32": _onnx("fp32", "standard"),
+    "pfd-iqa --quality standard, onnx int8": _onnx("int8", "standard"),
     "pfd-iqa --quality fast, onnx fp32": _onnx("fp32", "fast"),
     "pfd-iqa --quality fast, onnx int8": _onnx("int8", "fast"),
-    "pfd-iqa, 1 step": _torch("standard", 1),
-    "pfd-iqa, 10 steps": _torch("standard", 10),
+    "pfd-iqa, 1 step": _torch(steps=1),
+    "pfd-iqa, 10 steps": _torch(steps=10),
 }
 """Ways of this package, run by the interpreter that runs the benchmark."""
 

@@ -9,6 +9,8 @@ from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
 
+from .views import VIEW_STRATEGIES
+
 __all__ = ["PfdIqaConfig"]
 
 logger = logging.get_logger(__name__)
@@ -21,7 +23,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "condition_weights": ("soft", "hard"),
     "denoiser": ("unet_lite", "bottleneck", "none"),
     "timestep_spacing": ("fixed_start", "diffkd"),
-    "view_strategy": ("standard", "fast", "thorough"),
+    "view_strategy": tuple(VIEW_STRATEGIES),
 }
 _POSITIVE = (
     "text_embed_dim",

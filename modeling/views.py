@@ -26,9 +26,10 @@ __all__ = [
 
 # Number of views of each strategy. "standard": the whole picture and a tile in each corner, above
 # an aspect of 2 four tiles along the long axis instead; "fast": the whole picture and one tile in
-# the middle; "thorough": all of these, and every second of the four is mirrored, those on the right
-# that is, so that what the model thinks of a direction cancels out. A tile is half as wide as the
-# short side: four of them cover a square picture.
+# the middle; "thorough": all of these, and every second of the four is mirrored, so that what the
+# model thinks of a direction cancels out: of corners, those on the right, and then a mirrored
+# picture has the same four. A tile is half as wide as the short side: four of them cover a square
+# picture.
 VIEW_STRATEGIES = {"standard": 5, "fast": 2, "thorough": 6}
 _LARGEST_SQUASH = 1.5
 _LARGEST_ASPECT_WITH_CORNERS = 2.0

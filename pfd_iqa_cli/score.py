@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pfd_iqa_cli.model_options import Device, Model, Views, check_dtype, writable_folder
+from pfd_iqa_cli.model_options import Device, Model, Views, check_dtype
 from pfd_iqa_cli.onnx_backend import check_onnx_options
+from pfd_iqa_cli.output_paths import refuse_folder, refuse_missing_folder, writable_folder
 from pfd_iqa_cli.ray_engine import check_ray_options, load_ray_engine
 from pfd_iqa_cli.score_engine import FEW_PICTURES, Engine, EngineOptions, load_engine
 from pfd_iqa_cli.score_inputs import GivenInputs
@@ -106,12 +107,12 @@ def score(
         typer.Option(help="onnx runs --model FILE of `pfd-iqa export onnx`, on the CPU, at once."),
     ] = Backend.torch,
     quality: Annotated[
-        Quality,
+        Quality | None,
         typer.Option(
-            help="fast: --views fast, and bf16 where this machine multiplies in it; thorough: "
-            "--views thorough."
+            help="--views of that name; fast also takes bf16 where this machine multiplies in it.",
+            show_default=False,
         ),
-    ] = Quality.standard,
+    ] = None,
     views: Views = None,
     max_pixels: Annotated[
         int | None,
@@ -167,7 +168,7 @@ def score(
     elif backend is Backend.onnx:
         check_onnx_options(model, device, precision, explain)
 
-    if quality is not Quality.standard:
+    if quality is not None:
         views = views or quality.value
     if quality is Quality.fast:
         # Which types the machines of a cluster are quick in is not known here.
@@ -258,8 +259,8 @@ def _check_outputs(output: Path | None, output_dir: Path | None, map: Path | Non
         raise typer.BadParameter(
             "leave it out to write to the standard output", param_hint="--output"
         )
-    if output is not None and not output.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
+    if output is not None:
+        refuse_missing_folder(output, "--output")
     if map is not None:
         try:
             map.mkdir(parents=True, exist_ok=True)
@@ -273,8 +274,7 @@ def _check_overwriting(paths: list[str], outputs: dict[str, Path | None]) -> Non
     """Refuse to write over what is to be read, onto a folder, or two things into one file."""
     given = {option: output for option, output in outputs.items() if output is not None}
     for option, output in given.items():
-        if output.is_dir():
-            raise typer.BadParameter(f"{output} is a folder; name a file in it", param_hint=option)
+        refuse_folder(output, option)
     if len({os.path.realpath(output) for output in given.values()}) < len(given):
         raise typer.BadParameter("name two different files", param_hint=", ".join(given))
     for option, output in given.items():

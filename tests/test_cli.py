@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,10 +59,13 @@ def test_help_and_version_import_no_framework() -> None:
 def test_help_is_quick() -> None:
     seconds = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = os.times()
         assert pfd_iqa("--help").returncode == 0
-        seconds.append(time.perf_counter() - started)
-    assert min(seconds) < 1
+        after = os.times()
+        # Of a core, not of the clock: other work may go on beside it.
+        spent = after.children_user + after.children_system
+        seconds.append(spent - before.children_user - before.children_system)
+    assert 0 < min(seconds) < 1
 
 
 @pytest.mark.parametrize("chosen", [None, "ACTIVE"])

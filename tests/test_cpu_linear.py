@@ -14,7 +14,7 @@ from transformers import pipeline
 
 from pfd_iqa_hf.modeling import cpu_linear as module
 from pfd_iqa_hf.modeling.cpu_linear import OneDnnLinear, cpu_linear
-from pfd_iqa_hf.scoring.quality import quality_settings
+from pfd_iqa_hf.scoring.quality import QualitySettings, quality_settings
 
 needs_onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN"
@@ -198,10 +198,8 @@ def test_compiled_models_and_those_elsewhere_are_left_alone(
 
 
 def test_qualities(monkeypatch: pytest.MonkeyPatch) -> None:
-    standard = quality_settings("standard")
-    assert (standard.views, standard.dtype) == (None, torch.float32)
-    thorough = quality_settings("thorough")
-    assert (thorough.views, thorough.dtype) == ("thorough", torch.float32)
+    for name in ("thorough", "standard"):
+        assert quality_settings(name) == QualitySettings(name, torch.float32)
     for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(
             "pfd_iqa_hf.scoring.quality._has_bfloat16", lambda device, known=native: known

@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks" / "demo_soak.py"
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the server's memory from /proc")
 def test_many_clients_lose_nothing_and_memory_stays_flat(tiny_checkpoint: Path) -> None:
     result = subprocess.run(
-        [sys.executable, SCRIPT, "--model", tiny_checkpoint, "--clients", "8", "--seconds", "8"],
+        [sys.executable, SCRIPT, "--model", tiny_checkpoint, "--clients", "8", "--seconds", "12"],
         capture_output=True,
         text=True,
         timeout=300,

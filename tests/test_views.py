@@ -106,10 +106,10 @@ def test_unknown_strategy_names_the_field() -> None:
 
 def test_extreme_pictures_take_little_memory_and_time() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.perf_counter()
+    started = time.process_time()
     for size in [(1, 4000), (20_000, 50), (1, 60_000), (65_000, 1)]:
         picture_views(Image.new("RGB", size))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 200_000, "kibibytes"
 

@@ -28,7 +28,7 @@ class Limits:
         max_file_bytes: Size of one file.
         max_pictures: Files of one call.
         queue_size: Calls that may wait; one more is refused at once.
-        concurrency: Calls that are worked on at a time; each holds a picture's views, about 3 MB.
+        concurrency: Calls that are worked on at a time; each holds a picture's views, about 4 MB.
         decoders: Pictures that are decoded at a time; each may hold `max_pixels` x 3 bytes, and
             as much again while its colours are converted.
         batch_size: Pictures that go through the model together.

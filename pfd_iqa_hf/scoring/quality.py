@@ -17,19 +17,19 @@ class QualitySettings:
     """What a name means on a device.
 
     Attributes:
-        views: View strategy; None is the checkpoint's own.
+        views: View strategy.
         dtype: Precision of the model.
     """
 
-    views: str | None
+    views: str
     dtype: torch.dtype
 
 
 def quality_settings(quality: str, device: str | None = None) -> QualitySettings:
     """Resolve a name.
 
-    `thorough` takes the view strategy of that name, in float32; `fast` takes `fast`, and bfloat16
-    where the device multiplies in it.
+    Each takes the view strategy of its name; in float32, but `fast` in bfloat16 where the device
+    multiplies in it.
 
     Args:
         quality: One of `QUALITIES`.
@@ -40,11 +40,8 @@ def quality_settings(quality: str, device: str | None = None) -> QualitySettings
     """
     if quality not in QUALITIES:
         raise ValueError(f"'quality' must be one of {', '.join(QUALITIES)}, got {quality!r}")
-    if quality == "standard":
-        return QualitySettings(None, torch.float32)
-    if quality == "thorough":
-        return QualitySettings("thorough", torch.float32)
-    return QualitySettings("fast", torch.bfloat16 if _has_bfloat16(device) else torch.float32)
+    quick = quality == "fast" and _has_bfloat16(device)
+    return QualitySettings(quality, torch.bfloat16 if quick else torch.float32)
 
 
 def _has_bfloat16(device: str | None) -> bool:

@@ -49,7 +49,7 @@ def import_common_tests(module: str) -> ModuleType:
         pytest.skip("transformers' tests need parameterized", allow_module_level=True)
     version = importlib.metadata.version("transformers")
     cache = _cache_folder or Path(tempfile.gettempdir()) / "pfd-iqa-conformance"
-    root = cache / f"transformers-{version}"
+    root = cache / f"suite-{version}"
     if not root.is_dir():
         try:
             _download(version, root)
