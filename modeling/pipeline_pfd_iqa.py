@@ -35,9 +35,9 @@ _OUTPUTS = {
 class ImageQualityAssessmentPipeline(Pipeline):
     """Score photographs from 0 (worst) to 100 (best) without a reference.
 
-    Accepts a path, an http(s) address, bytes, a Pillow picture, an array or a tensor; a list, a
-    generator, a column of `datasets` or a `KeyDataset` of them gives one result each, of the last
-    three one after the other as they are asked for. A result is
+    Accepts a path, an http(s) address, bytes, a Pillow picture, an array or a tensor. A list or a
+    column of `datasets` gives a list of results, a generator or a `KeyDataset` an iterator over
+    them. A result is
 
     - `score`: 0-100, higher is better; a function of the picture alone;
     - `label`: the band of the score (bad, poor, fair, good or excellent);
@@ -79,8 +79,8 @@ class ImageQualityAssessmentPipeline(Pipeline):
             # The base class takes a tuple for one picture and looks at the first of an empty list.
             return super().__call__(list(inputs), *args, **kwargs) if inputs else []
         if isinstance(inputs, Sequence) and not isinstance(inputs, _ONE_PICTURE):
-            # Such as a column of `datasets`, which may not fit into memory.
-            return super().__call__((picture for picture in inputs), *args, **kwargs)
+            # Such as a column of `datasets`, whose pictures may not fit into memory together.
+            return list(super().__call__((picture for picture in inputs), *args, **kwargs))
         return super().__call__(inputs, *args, **kwargs)
 
     def _sanitize_parameters(  # type: ignore[override]

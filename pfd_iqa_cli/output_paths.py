@@ -29,7 +29,10 @@ def refuse_missing_folder(file: Path, hint: str) -> None:
     Raises:
         typer.BadParameter: there is no such folder.
     """
-    if not file.absolute().parent.is_dir():
+    folder = file.absolute().parent
+    if folder.exists() and not folder.is_dir():
+        raise typer.BadParameter(f"{file.parent} is a file, not a folder", param_hint=hint)
+    if not folder.is_dir():
         raise typer.BadParameter(f"there is no folder {file.parent}", param_hint=hint)
 
 

@@ -109,7 +109,8 @@ def score(
     quality: Annotated[
         Quality | None,
         typer.Option(
-            help="--views of that name; fast also takes bf16 where this machine multiplies in it.",
+            help="--views of that name, if none are given; fast also takes bf16 where this machine "
+            "multiplies in it.",
             show_default=False,
         ),
     ] = None,
@@ -262,6 +263,8 @@ def _check_outputs(output: Path | None, output_dir: Path | None, map: Path | Non
     if output is not None:
         refuse_missing_folder(output, "--output")
     if map is not None:
+        if map.exists() and not map.is_dir():
+            raise typer.BadParameter(f"{map} is a file; name a folder", param_hint="--map")
         try:
             map.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -154,6 +154,9 @@ def test_outputs_that_are_one_file_or_a_folder_are_refused(
     for option in ("--output", "--report"):
         assert run([*line, option, str(same)]) == 64
         assert "is a folder" in capsys.readouterr().err
+    for option, place in (("--map", folder / "a.jpg"), ("--output", folder / "a.jpg" / "s.csv")):
+        assert run([*line, option, str(place)]) == 64
+        assert "is a file" in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 def test_a_standard_output_without_the_letters_costs_no_score(

@@ -162,6 +162,8 @@ def test_lists_generators_and_datasets(tiny_pipeline: Any, files: list[Path]) ->
         scores = [result["score"] for result in stream]
         np.testing.assert_allclose(scores, expected, atol=0.01, err_msg=kind)
     assert tiny_pipeline([]) == []
+    assert isinstance(tiny_pipeline(dataset["image"]), list)
+    assert tiny_pipeline(dataset.select([])["image"]) == []
 
 
 def test_quality_map_covers_the_whole_picture(tiny_pipeline: Any, files: list[Path]) -> None:
