@@ -58,8 +58,6 @@ def main() -> None:
         arguments.views = arguments.views or settings.views
         arguments.dtype = str(settings.dtype).removeprefix("torch.")
     description = describe(arguments)
-    if arguments.views:
-        description["view_strategy"] = arguments.views
     paths = (str(rating.image) for rating in ratings)
     results: Iterable[Any]
     if arguments.onnx is None:

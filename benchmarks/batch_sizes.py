@@ -3,9 +3,8 @@
     python benchmarks/batch_sizes.py
 
 Each round times every combination once, on as many pictures of the checkpoint's views as the
-largest batch;
-rates are medians over the rounds, ratios medians of the ratios to one thread and one picture a
-batch within a round.
+largest batch; rates are medians over the rounds, ratios medians of the ratios to one thread and one
+picture a batch within a round.
 """
 
 from __future__ import annotations

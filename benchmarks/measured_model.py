@@ -51,7 +51,7 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
         # A folder's name, not its path: results are published.
         "model": folder.name if folder.is_dir() else arguments.model,
         "model_sha256": _sha256(weights)[:12] if weights.is_file() else None,
-        "view_strategy": view_strategy(folder),
+        "view_strategy": getattr(arguments, "views", None) or view_strategy(folder),
         "dtype": arguments.dtype,
         "threads": torch.get_num_threads(),
         "pfd_iqa_hf": package,

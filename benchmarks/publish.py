@@ -78,10 +78,12 @@ MEASUREMENTS = (
     ),
     Measurement("counterfactuals", "counterfactuals.py --photographs {photographs} --count 5"),
     Measurement(
-        "content_leak", "content_leak.py --photographs {photographs} --dtype bfloat16", True
+        "content_leak",
+        "content_leak.py --photographs {photographs} --dtype bfloat16",
+        own_views=True,
     ),
     Measurement("unfamiliar", "unfamiliar.py --photographs {photographs}"),
-    Measurement("boxes_alive", "boxes_alive.py --data-dir {biq2021} --count 100", True),
+    Measurement("boxes_alive", "boxes_alive.py --data-dir {biq2021} --count 100", own_views=True),
 )
 
 
@@ -101,7 +103,7 @@ def main() -> None:
 
 
 def measure_all(sha: str, folders: dict[str, Path], only: Sequence[str] | None) -> None:
-    """Runs every script without a result of these weights, if its folders are given."""
+    """Runs every script without a current result, if its folders are given."""
     for measurement in MEASUREMENTS:
         found = _load(RESULTS / f"{measurement.name}.json")
         if _is_current(measurement, found, sha) or (only and measurement.name not in only):

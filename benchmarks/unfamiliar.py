@@ -56,7 +56,6 @@ def main() -> None:
 
     result: dict[str, Any] = {
         **describe(arguments),
-        **({"view_strategy": arguments.views} if arguments.views else {}),
         "threshold": config.familiarity_threshold,
         "degraded_level": LEVEL,
         "false_alarms": {},

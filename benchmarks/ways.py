@@ -31,9 +31,11 @@ def _torch(quality: str | None = None, steps: int | None = None) -> Loader:
         from pfd_iqa_hf.scoring.folder import FolderScorer
         from pfd_iqa_hf.scoring.quality import quality_settings
 
-        settings = quality_settings(quality, "cpu") if quality else None
-        dtype = settings.dtype if settings else torch.float32
-        scorer = FolderScorer(model, "cpu", dtype, 1, settings.views if settings else None)
+        views, dtype = None, torch.float32
+        if quality is not None:
+            settings = quality_settings(quality, "cpu")
+            views, dtype = settings.views, settings.dtype
+        scorer = FolderScorer(model, "cpu", dtype, 1, views)
         if steps is not None:
             scorer.pipeline.model.config.num_inference_steps = steps
         return lambda path: float(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-__all__ = ["refuse_folder", "refuse_missing_folder", "writable_folder"]
+__all__ = ["refuse_file", "refuse_folder", "refuse_missing_folder", "writable_folder"]
 
 
 def refuse_folder(file: Path, hint: str) -> None:
@@ -23,16 +23,24 @@ def refuse_folder(file: Path, hint: str) -> None:
         raise typer.BadParameter(f"{file} is a folder; name a file in it", param_hint=hint)
 
 
+def refuse_file(folder: Path, hint: str) -> None:
+    """Refuse a file where a folder is to be named.
+
+    Raises:
+        typer.BadParameter: it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise typer.BadParameter(f"{folder} is a file, not a folder", param_hint=hint)
+
+
 def refuse_missing_folder(file: Path, hint: str) -> None:
     """Refuse a file in a folder that is not there.
 
     Raises:
         typer.BadParameter: there is no such folder.
     """
-    folder = file.absolute().parent
-    if folder.exists() and not folder.is_dir():
-        raise typer.BadParameter(f"{file.parent} is a file, not a folder", param_hint=hint)
-    if not folder.is_dir():
+    refuse_file(file.parent, hint)
+    if not file.parent.exists():
         raise typer.BadParameter(f"there is no folder {file.parent}", param_hint=hint)
 
 

@@ -13,7 +13,12 @@ import typer
 
 from pfd_iqa_cli.model_options import Device, Model, Views, check_dtype
 from pfd_iqa_cli.onnx_backend import check_onnx_options
-from pfd_iqa_cli.output_paths import refuse_folder, refuse_missing_folder, writable_folder
+from pfd_iqa_cli.output_paths import (
+    refuse_file,
+    refuse_folder,
+    refuse_missing_folder,
+    writable_folder,
+)
 from pfd_iqa_cli.ray_engine import check_ray_options, load_ray_engine
 from pfd_iqa_cli.score_engine import FEW_PICTURES, Engine, EngineOptions, load_engine
 from pfd_iqa_cli.score_inputs import GivenInputs
@@ -263,8 +268,7 @@ def _check_outputs(output: Path | None, output_dir: Path | None, map: Path | Non
     if output is not None:
         refuse_missing_folder(output, "--output")
     if map is not None:
-        if map.exists() and not map.is_dir():
-            raise typer.BadParameter(f"{map} is a file; name a folder", param_hint="--map")
+        refuse_file(map, "--map")
         try:
             map.mkdir(parents=True, exist_ok=True)
         except OSError as error:
